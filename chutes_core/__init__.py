@@ -1,0 +1,1 @@
+"""chutes_core: an open serverless GPU cloud on Bittensor."""

@@ -1,0 +1,1 @@
+"""The `chutes` command: one file per noun, thin over sdk.client."""

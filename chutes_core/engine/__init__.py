@@ -1,0 +1,1 @@
+"""Everything said to a Docker engine; the only importer of docker."""

@@ -1,0 +1,1 @@
+"""The miner neuron: inventory, placement, runtimes, relay."""

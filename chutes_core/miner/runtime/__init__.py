@@ -1,0 +1,1 @@
+"""How an instance is run on this host: a Protocol and its adapters."""

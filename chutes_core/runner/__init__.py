@@ -1,0 +1,1 @@
+"""What runs beside the chute's code: passive, serves cords over sealed connections."""

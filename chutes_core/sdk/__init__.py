@@ -1,0 +1,1 @@
+"""What a chute file imports: Image, Chute, cords, NodeSelector."""

@@ -1,0 +1,1 @@
+"""The validator neuron: catalog, launches, attestation, gateway, money, weights."""

@@ -1,0 +1,1 @@
+"""Users, keys, scopes: who may do what."""

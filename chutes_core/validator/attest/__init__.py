@@ -1,0 +1,1 @@
+"""The proof path: challenges, timed sessions, verdicts."""

@@ -1,0 +1,1 @@
+"""From load to the wanted number of instances."""

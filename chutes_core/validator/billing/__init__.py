@@ -1,0 +1,1 @@
+"""Rates, ledger, payments: every movement of rao."""

@@ -1,0 +1,1 @@
+"""Images, chutes and their versions: what developers have published."""

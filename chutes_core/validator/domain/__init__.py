@@ -1,0 +1,1 @@
+"""Frozen records and rules of the validator, without I/O."""

@@ -1,0 +1,1 @@
+"""From records of work to weights on chain."""

@@ -1,0 +1,1 @@
+"""SQLite: migrations and one file per record; SQL lives only here."""

@@ -1,0 +1,1 @@
+"""What crosses a process border: signing, sealing, frames and message models."""

@@ -1,0 +1,1 @@
+"""The prover: fills GPU memory and answers challenges; runs as a child process."""

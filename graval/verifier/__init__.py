@@ -1,0 +1,1 @@
+"""The verifier: builds challenges and checks answers on a CPU; never imports torch."""

@@ -1,0 +1,1 @@
+"""Entrances: read settings, build, run, stop on SIGTERM."""

@@ -1,0 +1,63 @@
+"""Packaging: installs chutes_core and graval; the neurons are thin scripts of the checkout.
+
+`install_requires` is what a developer's laptop and a chute's container need (SDK, CLI, runner).
+Each role on a server adds its extra: validator, miner, gpu, devnet; `dev` adds the checks.
+"""
+
+from setuptools import find_packages, setup
+
+TORCH = "torch==2.13.0"  # the one place where torch is pinned (see min_compute.yml)
+
+CHAIN = ["bittensor==11.3.0", "substrate-interface==1.8.1"]
+SERVER = ["uvicorn>=0.54,<1", "aiohttp>=3.14,<4", "loguru>=0.7,<1", "pydantic-settings>=2.16,<3"]
+VALIDATOR = [
+    *CHAIN,
+    *SERVER,
+    "docker>=7.2,<8",
+    "httptools>=0.8",
+    "numpy>=2",
+    "orjson>=3.11",
+    "python-multipart>=0.0.30",
+    "sqlite-utils>=4.2,<5",
+    "uvloop>=0.23",
+]
+MINER = [*CHAIN, *SERVER, "docker>=7.2,<8", "numpy>=2", "psutil>=7"]
+DEVNET = [*CHAIN, *SERVER, "kyber-py>=1", "pycryptodome>=3.24", "websockets>=16"]
+DEV = [
+    *VALIDATOR,
+    *MINER,
+    *DEVNET,
+    "hypothesis>=6.170",
+    "import-linter>=2.16",
+    "mypy>=2.4",
+    "pytest>=9",
+    "pytest-asyncio>=1.5",
+    "pytest-timeout>=2.4",
+    "ruff>=0.17",
+]
+
+setup(
+    name="chutes-core",
+    version="0.1.0",
+    description="An open serverless GPU cloud on Bittensor: miner, validator, SDK and graval.",
+    python_requires=">=3.10,<3.15",
+    packages=find_packages(include=["chutes_core", "chutes_core.*", "graval", "graval.*"]),
+    package_data={"chutes_core": ["py.typed"], "graval": ["py.typed"]},
+    install_requires=[
+        "bittensor-core>=0.1.5",
+        "click>=8.3",
+        "cryptography>=46",
+        "fastapi>=0.165",
+        "httpx>=0.28",
+        "pydantic>=2.14",
+        "rich>=15",
+    ],
+    extras_require={
+        "validator": VALIDATOR,
+        "miner": MINER,
+        "gpu": [TORCH],
+        "devnet": DEVNET,
+        "dev": DEV,
+    },
+    entry_points={"console_scripts": ["chutes = chutes_core.cli.main:main"]},
+)
