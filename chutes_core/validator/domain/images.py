@@ -1,0 +1,42 @@
+"""Images as a developer published them. Invariant: only a `built` image can be deployed."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+ImageState = Literal["pending", "building", "built", "error"]
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image; ``bundle_sha256`` names the zip of its Dockerfile and context in the blob room."""
+
+    image_id: str
+    user_id: str
+    username: str
+    name: str
+    tag: str
+    readme: str
+    public: bool
+    dockerfile: str
+    bundle_sha256: str
+    bundle_bytes: int
+    state: ImageState
+    error: str
+    created_at_s: int
+    build_started_at_s: int | None = None
+    build_completed_at_s: int | None = None
+
+    @property
+    def full_name(self) -> str:
+        """Return user/name:tag."""
+        return f"{self.username}/{self.name}:{self.tag}"
+
+    @property
+    def status(self) -> str:
+        """Return the status text of the public API."""
+        return {
+            "pending": "pending build",
+            "building": "building",
+            "built": "built and pushed",
+            "error": f"error: {self.error}",
+        }[self.state]

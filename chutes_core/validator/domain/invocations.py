@@ -1,0 +1,41 @@
+"""One paid call as the gateway saw it: the record that billing and scoring read.
+
+Invariant: (worker, sequence) is unique and written to the journal before the last byte of the
+answer is sent; nothing in it holds what was asked or answered.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Outcome = Literal["ok", "client_gone", "chute_error", "failed"]
+"""ok: 2xx-4xx passed on; client_gone: the caller cut the stream; chute_error: the chute's own 5xx;
+failed: no instance gave an answer. Only ok and client_gone are charged."""
+
+
+@dataclass(frozen=True)
+class Invocation:
+    """``usage_us`` is the time that the gateway itself measured on the answering instance."""
+
+    worker: str
+    sequence: int
+    invocation_id: str
+    user_id: str
+    key_id: str
+    chute_id: str
+    launch_id: str
+    rate_id: str
+    rao_per_hour: int
+    hold_rao: int
+    free: bool
+    started_at_us: int
+    usage_us: int
+    bytes_in: int
+    bytes_out: int
+    attempts: int
+    status: int
+    outcome: Outcome
+
+    @property
+    def charged(self) -> bool:
+        """Tell whether the call costs anything."""
+        return not self.free and self.outcome in ("ok", "client_gone")

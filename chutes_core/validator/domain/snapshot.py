@@ -1,0 +1,69 @@
+"""What the gateway may see: a read-only picture, built outside the request path, swapped whole.
+
+Invariant: the gateway decides from one Snapshot only, and never asks the store. Everything in it is
+immutable; roots are the only secrets.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from chutes_core.validator.domain.accounts import ApiKey
+from chutes_core.validator.domain.chutes import Cord
+from chutes_core.validator.domain.money import Rate
+
+
+@dataclass(frozen=True)
+class PayerView:
+    """An account as admission sees it.
+
+    ``spendable_rao`` is the ledger's balance with every invocation of worker w up to
+    ``Snapshot.drained[w]`` already taken off.
+    """
+
+    user_id: str
+    coldkey_ss58: str
+    spendable_rao: int
+    free: bool = False
+
+
+@dataclass(frozen=True)
+class ChuteView:
+    """A chute as front and admission see it."""
+
+    chute_id: str
+    slug: str
+    name: str
+    owner_id: str
+    public: bool
+    shared_with: frozenset[str]
+    cords: tuple[Cord, ...]
+    rate: Rate
+    concurrency: int
+    standard_template: str | None
+    cold_reason: str = ""
+
+
+@dataclass(frozen=True)
+class InstanceView:
+    """An active instance; ``root`` is its proven root (generation 1), ``ticket`` the relay's."""
+
+    launch_id: str
+    chute_id: str
+    host: str
+    port: int
+    ticket: bytes = field(repr=False)
+    root: bytes = field(repr=False)
+    concurrency: int = 1
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """The whole picture. Keys are found by the SHA-256 (hex) of the presented secret part."""
+
+    keys: Mapping[str, ApiKey] = field(default_factory=dict)
+    payers: Mapping[str, PayerView] = field(default_factory=dict)
+    chutes: Mapping[str, ChuteView] = field(default_factory=dict)
+    slugs: Mapping[str, str] = field(default_factory=dict)
+    models: Mapping[str, str] = field(default_factory=dict)
+    instances: Mapping[str, tuple[InstanceView, ...]] = field(default_factory=dict)
+    drained: Mapping[str, int] = field(default_factory=dict)

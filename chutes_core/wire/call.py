@@ -1,0 +1,34 @@
+"""One call over a sealed connection: CALL, BODY*, END one way; RESPONSE, BODY*, END back.
+
+Invariant: an ERROR frame may stand in place of RESPONSE (the call can then be tried elsewhere) or
+inside the stream of BODY frames (it cannot). A side that gives up closes the connection.
+"""
+
+from pydantic import Field
+
+from chutes_core.wire.model import Message, RecordId
+
+HEADER_INVOCATION = "x-chutes-invocationid"
+
+
+class CallHead(Message):
+    """Payload of CALL: an HTTP request line and headers, names in lower case."""
+
+    invocation_id: RecordId
+    method: str = Field(max_length=10)
+    path: str = Field(max_length=2048)
+    query: str = Field(default="", max_length=8192)
+    headers: tuple[tuple[str, str], ...] = Field(default=(), max_length=100)
+
+
+class ResponseHead(Message):
+    """Payload of RESPONSE."""
+
+    status: int = Field(ge=100, le=599)
+    headers: tuple[tuple[str, str], ...] = Field(default=(), max_length=100)
+
+
+class CallEnd(Message):
+    """Payload of the END that closes a response: what the instance says it did."""
+
+    busy_us: int = Field(ge=0)

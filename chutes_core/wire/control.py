@@ -1,0 +1,149 @@
+"""Control calls between miner and validator: HTTP JSON, btauth/1 signed, replies signed.
+
+The validator queries a miner's inventory (`GET /inventory` on the miner); the miner asks the
+validator what is wanted, requests launches and reports their events. Every endpoint's method and
+path stands in docs/architecture/03-protocols.md.
+"""
+
+from typing import Literal
+
+from pydantic import Field
+
+from chutes_core.wire import PROTOCOL_MAX, PROTOCOL_MIN
+from chutes_core.wire.lease import Lease
+from chutes_core.wire.model import GpuUuid, HexKey, Hotkey, Message, RecordId
+
+RuntimeName = Literal["docker", "process"]
+
+
+class Handshake(Message):
+    """Protocol range and software version of the sender, in every first message."""
+
+    protocol_min: int = PROTOCOL_MIN
+    protocol_max: int = PROTOCOL_MAX
+    version: str = Field(max_length=40)
+
+
+class GpuClaim(Message):
+    """One GPU as the miner claims it; nothing here is proven until graval has run."""
+
+    uuid: GpuUuid
+    index: int = Field(ge=0, lt=64)
+    gpu_class: str = Field(max_length=40)
+    vram_bytes: int = Field(ge=0)
+    stand_in: bool = False
+    launch_id: RecordId | None = None
+
+
+class Inventory(Message):
+    """What a miner's node has, runs and has leased; answered to validators with a permit."""
+
+    handshake: Handshake
+    hotkey: Hotkey
+    node_id: str = Field(max_length=64)
+    runtime: RuntimeName
+    relay_port: int = Field(ge=1, le=65535)
+    gpus: tuple[GpuClaim, ...] = Field(max_length=64)
+    leases: tuple[Lease, ...] = Field(max_length=256)
+    hourly_cost_usd_micros: int = Field(default=0, ge=0)
+    server_time_s: int
+
+
+class WantedChute(Message):
+    """A chute that needs more instances than it has."""
+
+    chute_id: RecordId
+    version: RecordId
+    image_id: RecordId
+    gpu_count: int = Field(ge=1, le=8)
+    gpu_classes: tuple[str, ...]
+    rao_per_hour: int = Field(ge=0)
+    missing: int = Field(ge=1)
+
+
+class WantedList(Message):
+    """Everything a validator wants now, and at which block it said so."""
+
+    block: int
+    lease_blocks: int = Field(ge=1)
+    wanted: tuple[WantedChute, ...]
+
+
+class LaunchRequest(Message):
+    """A miner offers GPUs, each with its lease to this validator, for one instance of a chute."""
+
+    handshake: Handshake
+    chute_id: RecordId
+    version: RecordId
+    node_id: str = Field(max_length=64)
+    runtime: RuntimeName
+    relay_port: int = Field(ge=1, le=65535)
+    gpus: tuple[GpuClaim, ...] = Field(min_length=1, max_length=8)
+    leases: tuple[Lease, ...] = Field(min_length=1, max_length=8)
+
+
+class ImageRef(Message):
+    """Where a launch's image comes from: GET `path` on the validator, check `sha256`."""
+
+    image_id: RecordId
+    name: str = Field(max_length=200)
+    kind: RuntimeName
+    path: str = Field(max_length=200)
+    sha256: HexKey
+    size_bytes: int = Field(ge=0)
+
+
+class LaunchGrant(Message):
+    """The validator's answer: a single-use launch, bound to hotkey, version and image digest."""
+
+    launch_id: RecordId
+    validator_public_key: HexKey
+    ticket: HexKey
+    chute_id: RecordId
+    version: RecordId
+    chute_name: str
+    gpu_uuids: tuple[GpuUuid, ...]
+    image: ImageRef
+    profile: str
+    listen_deadline_s: int
+    lease_renewal_s: int
+
+
+class LaunchEvent(Message):
+    """What a miner reports of its launch: the instance listens, or has gone."""
+
+    event: Literal["listening", "gone"]
+    instance_public_key: HexKey | None = None
+    reason: str = Field(default="", max_length=64)
+    detail: str = Field(default="", max_length=4000)
+
+
+class LaunchStatus(Message):
+    """One launch as its miner may see it, with the reason of its end."""
+
+    launch_id: RecordId
+    chute_id: RecordId
+    gpu_uuids: tuple[GpuUuid, ...]
+    state: str
+    reason: str = ""
+    detail: str = ""
+
+
+class LaunchList(Message):
+    """A miner's launches: all that are open, and those that ended lately."""
+
+    launches: tuple[LaunchStatus, ...]
+
+
+class LeaseList(Message):
+    """Leases that a validator knows; their signatures are the miners', so they need no trust."""
+
+    leases: tuple[Lease, ...] = Field(max_length=10_000)
+
+
+class ErrorBody(Message):
+    """Every error of every HTTP server of ours."""
+
+    detail: str
+    code: str
+    hint: str = ""

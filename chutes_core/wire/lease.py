@@ -1,0 +1,83 @@
+"""Leases: a miner's signed word that one GPU serves one validator for a range of blocks.
+
+Invariant: two leases of one GPU to different validators that share a block are a conflict, which
+any validator can show from the two signatures alone; GPUs in conflict earn nothing.
+"""
+
+from bittensor_core import Keypair
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from chutes_core.wire.signing import check_text_signature
+
+
+class Lease(BaseModel):
+    """One signed lease; blocks are inclusive on both ends."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    miner_hotkey: str = Field(max_length=64)
+    gpu_uuid: str = Field(max_length=80, pattern=r"^[A-Za-z0-9:._-]+$")
+    validator_hotkey: str = Field(max_length=64)
+    from_block: int = Field(ge=0)
+    to_block: int = Field(ge=0)
+    signature: str = Field(max_length=132)
+
+    @model_validator(mode="after")
+    def _range(self) -> "Lease":
+        if self.to_block < self.from_block:
+            raise ValueError("to_block is before from_block")
+        return self
+
+    @classmethod
+    def sign(
+        cls,
+        keypair: Keypair,
+        *,
+        gpu_uuid: str,
+        validator_hotkey: str,
+        from_block: int,
+        to_block: int,
+    ) -> "Lease":
+        """Return a lease signed by the miner's hotkey."""
+        text = _text(keypair.ss58_address, gpu_uuid, validator_hotkey, from_block, to_block)
+        return cls(
+            miner_hotkey=keypair.ss58_address,
+            gpu_uuid=gpu_uuid,
+            validator_hotkey=validator_hotkey,
+            from_block=from_block,
+            to_block=to_block,
+            signature=bytes(keypair.sign(text.encode())).hex(),
+        )
+
+    def check_signature(self) -> None:
+        """Check that the miner signed it.
+
+        Raises:
+            Unauthenticated: it did not.
+        """
+        text = _text(
+            self.miner_hotkey,
+            self.gpu_uuid,
+            self.validator_hotkey,
+            self.from_block,
+            self.to_block,
+        )
+        check_text_signature(text, self.signature, self.miner_hotkey)
+
+    def covers(self, block: int) -> bool:
+        """Tell whether the lease holds at ``block``."""
+        return self.from_block <= block <= self.to_block
+
+    def conflicts_with(self, other: "Lease") -> bool:
+        """Tell whether the two promise one GPU to two validators at once."""
+        return (
+            self.miner_hotkey == other.miner_hotkey
+            and self.gpu_uuid == other.gpu_uuid
+            and self.validator_hotkey != other.validator_hotkey
+            and self.from_block <= other.to_block
+            and other.from_block <= self.to_block
+        )
+
+
+def _text(miner: str, gpu: str, validator: str, from_block: int, to_block: int) -> str:
+    return f"chutes-lease/1|{miner}|{gpu}|{validator}|{from_block}|{to_block}"
