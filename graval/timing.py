@@ -1,0 +1,213 @@
+"""How long a challenge may take: references per class of GPU, and deadlines from them.
+
+    D1 = 1.30 x reference + allowance        leg 1: fill and one stage
+    D2 = 1.10 x reference + allowance        leg 2: S stages
+    allowance = min(round trip, 5 % of the deadline)
+
+The far side can delay pings, so a round trip is believed only up to 5 % of the deadline, and the
+number of stages grows with it (`stretch`) until the whole round trip fits. All times are integers
+of microseconds; nothing here reads a clock.
+
+Sources: H100 SXM and H200 at T = 8 and 16 were measured with the protocol's prototype (p50 over
+warm runs, 97 % of memory, 24 tags; docs/graval.md, section 4; the day was not recorded). The rest
+is predicted with the H100's utilisation for all, or derived from a T = 8 figure; each says which.
+"""
+
+from dataclasses import dataclass
+
+from graval.errors import NoReference, OutOfRange, RoundTripTooLong
+from graval.gpus import GPUS, model
+from graval.profile import MAX_STAGES, PROFILES, Profile
+
+LEG1_SLACK_PERCENT = 130
+LEG2_SLACK_PERCENT = 110
+ALLOWANCE_DIVISOR = 19  # base / 19 is 5 % of base + base / 19
+MAX_ROUND_TRIP_US = 10_000_000
+
+TEST_LEG1_US = 10_000_000
+TEST_LEG2_US = 10_000_000
+"""The test profile's fixed reference: it takes about 0.1 s on one idle core, and a test machine
+may be a hundred times busier. It bounds a hang; it says nothing about speed."""
+
+_HOST_US_A_STAGE = 520  # SHAKE, copy, gather, BLAKE2b; measured beside the H100
+_STAGES = 16
+
+
+@dataclass(frozen=True)
+class Reference:
+    """How long an honest GPU of a class takes, in microseconds.
+
+    `basis` is ``measured`` (on the device, driver and date named), ``derived`` (computed from a
+    measured figure of the same device), ``predicted`` (from datasheet rates, never run) or
+    ``fixed`` (the CPU stand-in). `leg2_us` is for `stages` stages.
+    """
+
+    gpu: str
+    profile: str
+    leg1_us: int
+    leg2_us: int
+    stages: int
+    basis: str
+    device: str = ""
+    driver: str = ""
+    date: str = ""
+
+
+@dataclass(frozen=True)
+class Deadlines:
+    """When each leg's answer is due, counted from its sending, in microseconds.
+
+    The two allowances are the shares of the deadlines that pay for the round trip.
+    """
+
+    leg1_us: int
+    leg2_us: int
+    rtt_us: int
+    leg1_allowance_us: int
+    leg2_allowance_us: int
+
+
+# measured p50: T = 8 leg 1, leg 2; T = 16 leg 1, leg 2 (us); 16 stages
+_MEASURED = {
+    "h100_sxm": ("H100 80GB HBM3 SXM, 700 W", 1_258_000, 435_000, 2_460_000, 439_000),
+    "h200": ("H200 141GB, 700 W", 2_270_000, 665_000, 4_416_000, 668_000),
+}
+_MEASURED_DRIVER = "580"
+_MEASURED_DATE = "2026-11 or before; the day was not recorded"
+
+# predicted at T = 8 with the H100's utilisation: leg 1, leg 2 (us); 16 stages
+_PREDICTED = {
+    "a10": (2_720_000, 650_000),
+    "l4": (2_850_000, 1_310_000),
+    "3090": (2_510_000, 440_000),
+    "4090": (1_090_000, 410_000),
+    "5090": (1_150_000, 310_000),
+    "a6000": (4_640_000, 1_080_000),
+    "a6000_ada": (2_000_000, 860_000),
+    "l40s": (1_890_000, 910_000),
+    "a100_40gb": (1_920_000, 440_000),
+    "a100": (3_830_000, 680_000),
+    "h100": (1_600_000, 680_000),
+    "b200": (1_210_000, 390_000),
+}
+
+
+def _of_class(gpu: str) -> list[Reference]:
+    """The references of one class for every profile but the test one."""
+    if gpu in _MEASURED:
+        device, leg1_us, leg2_us, long1_us, long2_us = _MEASURED[gpu]
+        source = (device, _MEASURED_DRIVER, _MEASURED_DATE)
+        return [
+            Reference(gpu, "periodic", leg1_us, leg2_us, _STAGES, "measured", *source),
+            Reference(gpu, "admission", long1_us, long2_us, _STAGES, "measured", *source),
+            _light(gpu, leg1_us, leg2_us, "derived"),
+        ]
+    if gpu in _PREDICTED:
+        leg1_us, leg2_us = _PREDICTED[gpu]
+        stage_us = leg2_us // _STAGES
+        long_us = 2 * (leg1_us - stage_us) + stage_us  # twice the layers, one stage
+        return [
+            Reference(gpu, "periodic", leg1_us, leg2_us, _STAGES, "predicted"),
+            Reference(gpu, "admission", long_us, leg2_us, _STAGES, "predicted"),
+            _light(gpu, leg1_us, leg2_us, "predicted"),
+        ]
+    return []
+
+
+def _light(gpu: str, leg1_us: int, leg2_us: int, basis: str) -> Reference:
+    """Scale a T = 8 figure of a full fill down to the light profile's rows."""
+    light = PROFILES["light"]
+    full_rows = PROFILES["periodic"].rows(GPUS[gpu].memory_bytes)
+    rows = light.rows(0)
+    stage_us = leg2_us // _STAGES
+    scan_us = max(0, stage_us - _HOST_US_A_STAGE) * rows // full_rows + _HOST_US_A_STAGE
+    fill_us = (leg1_us - stage_us) * rows // full_rows
+    return Reference(gpu, "light", fill_us + scan_us, scan_us * light.stages, light.stages, basis)
+
+
+def references() -> list[Reference]:
+    """Every reference that there is, by class and profile; the test profile's is not among them."""
+    return [r for gpu in GPUS for r in _of_class(gpu)]
+
+
+def reference(gpu: str, profile: str) -> Reference:
+    """The reference of a class of GPU for a profile.
+
+    The test profile has one fixed, generous CPU reference for every class (`TEST_LEG1_US`).
+
+    Raises:
+        UnknownDevice: no such class.
+        NoReference: the class is known but not calibrated for this profile.
+    """
+    known = model(gpu)
+    if profile == "test":
+        stages = PROFILES["test"].stages
+        return Reference(gpu, "test", TEST_LEG1_US, TEST_LEG2_US, stages, "fixed", "CPU")
+    for found in _of_class(known.short_name):
+        if found.profile == profile:
+            return found
+    raise NoReference(
+        "no_reference",
+        f"{gpu} has no timing reference for profile {profile!r}",
+        hint="a class counts only for what its numbers prove; measure one first",
+    )
+
+
+def _allowance_us(base_us: int, rtt_us: int) -> int:
+    return min(rtt_us, base_us // ALLOWANCE_DIVISOR)
+
+
+def _leg2_base_us(profile: Profile, reference: Reference) -> int:
+    return reference.leg2_us * profile.stages // reference.stages * LEG2_SLACK_PERCENT // 100
+
+
+def _check(profile: Profile, reference: Reference, rtt_us: int) -> None:
+    if profile.name != reference.profile:
+        raise OutOfRange(
+            "reference", f"a reference for {reference.profile!r} fits no other profile"
+        )
+    if not 0 <= rtt_us <= MAX_ROUND_TRIP_US:
+        raise OutOfRange("round_trip", "the round trip is negative or over ten seconds")
+
+
+def deadlines(profile: Profile, reference: Reference, rtt_us: int) -> Deadlines:
+    """When the answers are due, with the round trip believed up to 5 % of each deadline.
+
+    Args:
+        profile: the profile as sent, after `stretch`.
+        reference: of the claimed class, for this profile.
+        rtt_us: the least of five pings on the same connection.
+
+    Raises:
+        OutOfRange: the reference is another profile's, or the round trip makes no sense.
+    """
+    _check(profile, reference, rtt_us)
+    leg1_us = reference.leg1_us * LEG1_SLACK_PERCENT // 100
+    leg2_us = _leg2_base_us(profile, reference)
+    allowance1_us, allowance2_us = _allowance_us(leg1_us, rtt_us), _allowance_us(leg2_us, rtt_us)
+    return Deadlines(
+        leg1_us=leg1_us + allowance1_us,
+        leg2_us=leg2_us + allowance2_us,
+        rtt_us=rtt_us,
+        leg1_allowance_us=allowance1_us,
+        leg2_allowance_us=allowance2_us,
+    )
+
+
+def stretch(profile: Profile, reference: Reference, rtt_us: int) -> Profile:
+    """The profile with enough stages that the whole round trip is at most 5 % of D2.
+
+    Raises:
+        OutOfRange: the reference is another profile's, or the round trip makes no sense.
+        RoundTripTooLong: more than `MAX_STAGES` stages would be needed.
+    """
+    _check(profile, reference, rtt_us)
+    for stages in range(profile.stages, MAX_STAGES + 1):
+        stretched = profile.with_stages(stages)
+        if _leg2_base_us(stretched, reference) // ALLOWANCE_DIVISOR >= rtt_us:
+            return stretched
+    raise RoundTripTooLong(
+        "round_trip_too_long",
+        f"a round trip of {rtt_us} us is too long for profile {profile.name!r} on {reference.gpu}",
+        hint="ask for a profile with more work, or from closer by",
+    )
