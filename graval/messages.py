@@ -1,8 +1,9 @@
 """Framing between a prover and whoever started it: sans-IO, with helpers for binary streams.
 
 A frame is a 5-byte header (body length, 4 bytes big-endian; kind, 1 byte) and the body. Bodies are
-canonical bytes: WARM carries a `Warm`, LEG1 a `Leg1`, LEG2 a `Leg2`, ANSWER an `Answer`, ERROR an
-`ErrorReport`; QUIT is empty. The prover speaks first (WARM) and then only when asked.
+canonical bytes: WARM carries a `Warm`, LEG1 a `Leg1`, LEG2 a `Leg2`, ANSWER an `Answer` (whose
+32-byte `digest` goes to the verifier and into the session's keys), ERROR an `ErrorReport`; QUIT is
+empty. The prover speaks first (WARM) and then only when asked.
 
     prover -> WARM;  LEG1 -> ANSWER;  LEG2 -> ANSWER;  ...;  QUIT or end of input -> exit 0
 

@@ -69,7 +69,8 @@ def build_challenge(context: SeedContext, profile: Profile, *, secret: bytes) ->
     Args:
         context: what the seed binds; its profile_name must be the profile's name.
         profile: the amount of work, stages already stretched to the round trip.
-        secret: 32 to 64 fresh random bytes, never used for another challenge.
+        secret: 32 to 64 fresh random bytes; GPUs that are challenged together may share one (their
+            seeds differ), two attestations never.
 
     Raises:
         OutOfRange: context and profile disagree, or there are fewer rows than tag slots.
@@ -85,7 +86,7 @@ def build_challenge(context: SeedContext, profile: Profile, *, secret: bytes) ->
 
     key1 = draw.stream("leg1 key").take(KEY_BYTES)
     tags1, end1 = _chain(key1, plan1, rows)
-    commitment = commit(secret, seed)
+    commitment = commit(secret)
     leg1 = Leg1(context, profile.layers, commitment, key1, tags1)
 
     key2 = draw.stream("leg2 key").take(KEY_BYTES)

@@ -31,9 +31,9 @@ class StagePlan:
     decoys: bytes
 
 
-def commit(secret: bytes, seed: bytes) -> bytes:
-    """The hash of a secret that travels in leg 1, bound to the seed it is used for."""
-    return domain_hash("commitment", secret + seed)
+def commit(secret: bytes) -> bytes:
+    """The hash of a secret that travels in leg 1 before anything is answered."""
+    return domain_hash("commitment", secret)
 
 
 class Draw:

@@ -1,6 +1,6 @@
 """What attestation says of a launch. Invariant: only `accepted` lets a launch go on."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chutes_core.validator.domain.launches import Reason
 
@@ -43,3 +43,43 @@ class Proof:
     def accepted(self) -> bool:
         """Tell whether every GPU passed."""
         return bool(self.gpus) and all(gpu.accepted for gpu in self.gpus)
+
+
+@dataclass(frozen=True)
+class ClaimedGpu:
+    """A GPU as the miner claims it for this launch."""
+
+    uuid: str
+    index: int
+    gpu_class: str
+    stand_in: bool
+
+
+@dataclass(frozen=True)
+class AttestPlan:
+    """Everything that one attestation needs; it crosses to a process of its own."""
+
+    launch_id: str
+    validator_hotkey: str
+    miner_hotkey: str
+    node_id: str
+    host: str
+    port: int
+    ticket: bytes = field(repr=False)
+    validator_private_key: bytes = field(repr=False)
+    instance_public_key: bytes
+    profile: str
+    gpus: tuple[ClaimedGpu, ...]
+    devnet: bool
+    started_at_s: int
+    warm_timeout_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class Attestation:
+    """The outcome: a proof record, and root 1 where every GPU passed and the instance rekeyed."""
+
+    proof: Proof
+    reason: Reason
+    detail: str
+    root: bytes | None = field(default=None, repr=False)
