@@ -12,11 +12,15 @@ MAX_CODE_BYTES = 512 * 1024
 
 
 class Warm(Message):
-    """Answer to HELLO: the provers are warm, one canonical graval DeviceInfo (hex) per GPU."""
+    """Answer to HELLO: the provers are warm.
+
+    ``devices``: per GPU, in order, the body of its prover's WARM message as it came (hex of the
+    canonical bytes of ``graval.messages.Warm``: device information and rows it can hold).
+    """
 
     handshake: Handshake
     instance_public_key: HexKey
-    devices: tuple[str, ...] = Field(max_length=8)
+    devices: tuple[str, ...] = Field(max_length=64)
 
 
 class StartOrder(Message):
