@@ -1,0 +1,56 @@
+"""How an Invocation lies in a journal segment: a pure codec and scanner.
+
+One record: u32 length of the body, u32 CRC-32 (zlib's) of sequence and body, u64 sequence, then
+the body, JSON of the Invocation; all big endian. Invariant: `scan` yields only records that are
+whole, authentic to their CRC and consecutive; what follows the first that is not is a torn tail.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import orjson
+
+from chutes_core.validator.domain.invocations import Invocation
+
+_HEAD = struct.Struct(">IIQ")
+_SEQUENCE = struct.Struct(">Q")
+MAX_BODY_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Record:
+    """One whole record: its sequence, its JSON, and the offset just behind it."""
+
+    sequence: int
+    body: bytes
+    end: int
+
+    def invocation(self) -> Invocation:
+        """Return the invocation that it holds."""
+        return Invocation(**orjson.loads(self.body))
+
+
+def encode(invocation: Invocation) -> bytes:
+    """Return the bytes of one record."""
+    body = orjson.dumps(invocation)
+    if len(body) > MAX_BODY_BYTES:
+        raise ValueError(f"an invocation of {len(body)} bytes is no invocation")
+    crc = zlib.crc32(body, zlib.crc32(_SEQUENCE.pack(invocation.sequence)))
+    return _HEAD.pack(len(body), crc, invocation.sequence) + body
+
+
+def scan(data: bytes, first_sequence: int, offset: int = 0) -> Iterator[Record]:
+    """Yield the records of a segment from ``offset``, up to the first that is not whole."""
+    expected = first_sequence
+    while offset + _HEAD.size <= len(data):
+        length, crc, sequence = _HEAD.unpack_from(data, offset)
+        end = offset + _HEAD.size + length
+        if sequence != expected or not 0 < length <= MAX_BODY_BYTES or end > len(data):
+            return
+        body = data[offset + _HEAD.size : end]
+        if zlib.crc32(body, zlib.crc32(_SEQUENCE.pack(sequence))) != crc:
+            return
+        yield Record(sequence, body, end)
+        offset, expected = end, expected + 1
