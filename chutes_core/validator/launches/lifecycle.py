@@ -1,0 +1,234 @@
+"""One launch from listening to active: prove, rekey, start, probe.
+
+Path: service -> here -> attest -> instance. One task per launch is the only one that moves it on;
+others can only end it, which the store's compare-and-set makes visible here as a Conflict.
+Invariant: no code and no secret leaves before the proof was accepted and root 1 is in use.
+"""
+
+import asyncio
+
+from loguru import logger
+
+from chutes_core.base.clock import Clock
+from chutes_core.base.errors import ChutesError, Conflict, ProtocolError, TimedOut
+from chutes_core.validator.domain.launches import Launch, LaunchState, Reason
+from chutes_core.validator.domain.verdicts import AttestPlan, ClaimedGpu
+from chutes_core.validator.launches import instance
+from chutes_core.validator.launches.instance import InstanceAddress, InstanceRefused
+from chutes_core.validator.launches.ports import (
+    Attestor,
+    Catalog,
+    ChainView,
+    Changed,
+    LaunchStore,
+    ProofStore,
+    SecretsOf,
+)
+from chutes_core.validator.launches.service import LaunchLimits
+from chutes_core.validator.launches.vault import Vault
+from chutes_core.wire.launch import StartOrder
+
+
+class Lifecycle:
+    """Carries launches from listening to active, each in a task of its own."""
+
+    def __init__(
+        self,
+        *,
+        store: LaunchStore,
+        proofs: ProofStore,
+        catalog: Catalog,
+        chain: ChainView,
+        attestor: Attestor,
+        vault: Vault,
+        clock: Clock,
+        limits: LaunchLimits,
+        self_hotkey: str,
+        secrets_of: SecretsOf,
+        changed: Changed,
+    ) -> None:
+        self._store = store
+        self._proofs = proofs
+        self._catalog = catalog
+        self._chain = chain
+        self._attestor = attestor
+        self._vault = vault
+        self._clock = clock
+        self._limits = limits
+        self._self_hotkey = self_hotkey
+        self._secrets_of = secrets_of
+        self._changed = changed
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def begin(self, launch_id: str) -> None:
+        """Start carrying a listening launch on."""
+        task = asyncio.create_task(self._carry(launch_id), name=f"launch {launch_id}")
+        self._tasks[launch_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(launch_id, None))
+
+    def forget(self, launch_id: str) -> None:
+        """Stop carrying a launch that has ended otherwise."""
+        if task := self._tasks.get(launch_id):
+            task.cancel()
+
+    async def close(self) -> None:
+        """Stop all tasks."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def address(self, launch: Launch) -> InstanceAddress:
+        """Return how a proven instance is reached.
+
+        Raises:
+            Conflict: the launch has no root yet.
+        """
+        sealed = self._store.secrets(launch.launch_id)
+        if sealed.sealed_root is None:
+            raise Conflict("no_root", "this launch has not been proven")
+        return InstanceAddress(
+            launch_id=launch.launch_id,
+            host=launch.relay_host,
+            port=launch.relay_port,
+            ticket=self._vault.reveal(launch.launch_id, "ticket", sealed.sealed_ticket),
+            root=self._vault.reveal(launch.launch_id, "root", sealed.sealed_root),
+        )
+
+    async def end(self, launch_id: str, reason: Reason, detail: str = "") -> None:
+        """Mark a launch gone, whatever its state, and tell the snapshot."""
+        ended = await asyncio.to_thread(self._end, launch_id, reason, detail)
+        if ended:
+            logger.info("launch ended", launch=launch_id, reason=reason.value, detail=detail[:200])
+            await self._changed()
+
+    async def _carry(self, launch_id: str) -> None:
+        try:
+            if await self._prove(launch_id):
+                await self._start(launch_id)
+        except Conflict as conflict:  # it ended meanwhile, by its miner or a deadline
+            logger.info("launch left", launch=launch_id, reason=conflict.code)
+
+    async def _prove(self, launch_id: str) -> bool:
+        launch = await self._advance(launch_id, LaunchState.LISTENING, LaunchState.CHALLENGED)
+        attestation = await self._attestor.attest(await asyncio.to_thread(self._plan, launch))
+        await asyncio.to_thread(self._proofs.insert, attestation.proof)
+        proof = attestation.proof
+        for gpu in proof.gpus:
+            logger.info(
+                "verdict given",
+                launch=launch_id,
+                gpu=gpu.gpu_uuid,
+                accepted=gpu.accepted,
+                reason=gpu.reason.value,
+                leg1_us=gpu.leg1_us,
+                leg2_us=gpu.leg2_us,
+            )
+        if attestation.root is None or not proof.accepted:
+            reason = attestation.reason or Reason.PROTOCOL
+            await self.end(launch_id, reason, attestation.detail)
+            return False
+        sealed = self._vault.seal(launch_id, "root", attestation.root)
+        await asyncio.to_thread(self._store.set_root, launch_id, sealed)
+        await self._advance(
+            launch_id, LaunchState.CHALLENGED, LaunchState.VERIFIED, proof_id=proof.proof_id
+        )
+        return True
+
+    async def _start(self, launch_id: str) -> None:
+        deadline_s = self._clock.now_s() + self._limits.start_deadline_s
+        launch = await self._advance(
+            launch_id, LaunchState.VERIFIED, LaunchState.STARTING, deadline_s=deadline_s
+        )
+        address = await asyncio.to_thread(self.address, launch)
+        lease_until_s = self._clock.now_s() + self._limits.lease_renewal_s
+        try:
+            await instance.probe(address)
+            order = await asyncio.to_thread(self._order, launch, lease_until_s)
+            await instance.start(address, order, timeout_s=self._limits.start_deadline_s)
+            await instance.probe(address)
+        except ChutesError as error:
+            await self.end(launch_id, _start_reason(error), str(error))
+            return
+        await self._advance(
+            launch_id,
+            LaunchState.STARTING,
+            LaunchState.ACTIVE,
+            active_at_s=self._clock.now_s(),
+            lease_until_s=lease_until_s,
+        )
+        logger.info("launch became active", launch=launch_id, miner=launch.miner_hotkey)
+        await self._changed()
+
+    async def _advance(
+        self, launch_id: str, from_state: LaunchState, to_state: LaunchState, **changes: object
+    ) -> Launch:
+        return await asyncio.to_thread(
+            self._store.advance, launch_id, from_state, to_state, **changes
+        )
+
+    def _plan(self, launch: Launch) -> AttestPlan:
+        sealed = self._store.secrets(launch.launch_id)
+        reveal = self._vault.reveal
+        return AttestPlan(
+            launch_id=launch.launch_id,
+            validator_hotkey=self._self_hotkey,
+            miner_hotkey=launch.miner_hotkey,
+            node_id=launch.node_id,
+            host=launch.relay_host,
+            port=launch.relay_port,
+            ticket=reveal(launch.launch_id, "ticket", sealed.sealed_ticket),
+            validator_private_key=reveal(launch.launch_id, "key", sealed.sealed_private_key),
+            instance_public_key=bytes.fromhex(launch.instance_public_key),
+            profile=launch.profile,
+            gpus=tuple(
+                ClaimedGpu(uuid, index, launch.gpu_class, launch.stand_in)
+                for index, uuid in enumerate(launch.gpu_uuids)
+            ),
+            devnet=self._chain.devnet,
+            started_at_s=self._clock.now_s(),
+        )
+
+    def _order(self, launch: Launch, lease_until_s: int) -> StartOrder:
+        chute = self._catalog.chute(launch.chute_id)
+        if chute is None or chute.deleted_at_s is not None or chute.version != launch.version:
+            raise ProtocolError("superseded", "the chute was deleted or has a newer version")
+        return StartOrder(
+            launch_id=launch.launch_id,
+            chute_id=chute.chute_id,
+            version=chute.version,
+            filename=chute.filename,
+            ref_str=chute.ref_str,
+            code=chute.code,
+            secrets=dict(self._secrets_of(chute)),
+            concurrency=chute.concurrency,
+            lease_until_s=lease_until_s,
+        )
+
+    def _end(self, launch_id: str, reason: Reason, detail: str) -> bool:
+        while True:
+            launch = self._store.get(launch_id)
+            if launch is None or launch.state is LaunchState.GONE:
+                return False
+            try:
+                self._store.advance(
+                    launch_id,
+                    launch.state,
+                    LaunchState.GONE,
+                    reason=reason,
+                    detail=detail[:4000],
+                    gone_at_s=self._clock.now_s(),
+                )
+            except Conflict:  # it moved between our read and our write: look again
+                continue
+            return True
+
+
+def _start_reason(error: ChutesError) -> Reason:
+    if error.code == "superseded":
+        return Reason.SUPERSEDED
+    if isinstance(error, InstanceRefused):
+        return Reason.START_FAILED
+    if isinstance(error, TimedOut):
+        return Reason.START_DEADLINE
+    return Reason.PROTOCOL if isinstance(error, ProtocolError) else Reason.UNREACHABLE
