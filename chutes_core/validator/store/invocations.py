@@ -1,0 +1,110 @@
+"""Rows of invocations, as drained from the gateway's journals.
+
+Invariant: (worker, sequence) is stored once, and `drained` says up to which sequence a worker's
+records are in the ledger; both change in one transaction with the charges.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from chutes_core.validator.domain.invocations import Invocation
+from chutes_core.validator.store.connection import Connection, Value
+
+
+class InvocationRows:
+    """Invocations by worker and sequence, and by time."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._db = connection
+
+    def insert_many(self, invocations: Iterable[Invocation]) -> tuple[Invocation, ...]:
+        """Keep what is new by (worker, sequence) and return just that, in order."""
+        with self._db.transaction():
+            return tuple(
+                invocation
+                for invocation in invocations
+                if self._db.insert("invocations", _row(invocation), known="keep")
+            )
+
+    def get(self, invocation_id: str) -> Invocation | None:
+        """Return one invocation, or None."""
+        row = self._db.one("SELECT * FROM invocations WHERE invocation_id=?", (invocation_id,))
+        return None if row is None else _invocation(row)
+
+    def between(self, from_us: int, to_us: int) -> tuple[Invocation, ...]:
+        """Return the invocations that started inside [from, to), in order of time."""
+        rows = self._db.all(
+            "SELECT * FROM invocations WHERE started_at_us>=? AND started_at_us<?"
+            " ORDER BY started_at_us, worker, sequence",
+            (from_us, to_us),
+        )
+        return tuple(map(_invocation, rows))
+
+    def count_of_chute(self, chute_id: str) -> int:
+        """Return how many calls a chute has answered or failed."""
+        sql = "SELECT count(*) FROM invocations WHERE chute_id=?"
+        return self._db.number(sql, (chute_id,))
+
+    def last_used_of_keys(self) -> dict[str, int]:
+        """Return key id -> Unix seconds of its last call."""
+        rows = self._db.all("SELECT key_id, max(started_at_us) AS at FROM invocations GROUP BY 1")
+        return {row["key_id"]: row["at"] // 1_000_000 for row in rows}
+
+    def drained(self) -> dict[str, int]:
+        """Return worker -> the last sequence that is wholly in the store."""
+        return {row["worker"]: row["sequence"] for row in self._db.all("SELECT * FROM drained")}
+
+    def drained_of(self, worker: str) -> int:
+        """Return a worker's last drained sequence; 0 before the first (sequences count from 1)."""
+        return self._db.number("SELECT sequence FROM drained WHERE worker=?", (worker,))
+
+    def set_drained(self, worker: str, sequence: int) -> None:
+        """Note how far a worker's journal is drained."""
+        row: dict[str, Value] = {"worker": worker, "sequence": sequence}
+        self._db.insert("drained", row, known="replace")
+
+
+def _row(invocation: Invocation) -> dict[str, Value]:
+    return {
+        "worker": invocation.worker,
+        "sequence": invocation.sequence,
+        "invocation_id": invocation.invocation_id,
+        "user_id": invocation.user_id,
+        "key_id": invocation.key_id,
+        "chute_id": invocation.chute_id,
+        "launch_id": invocation.launch_id,
+        "rate_id": invocation.rate_id,
+        "rao_per_hour": invocation.rao_per_hour,
+        "hold_rao": invocation.hold_rao,
+        "free": int(invocation.free),
+        "started_at_us": invocation.started_at_us,
+        "usage_us": invocation.usage_us,
+        "bytes_in": invocation.bytes_in,
+        "bytes_out": invocation.bytes_out,
+        "attempts": invocation.attempts,
+        "status": invocation.status,
+        "outcome": invocation.outcome,
+    }
+
+
+def _invocation(row: sqlite3.Row) -> Invocation:
+    return Invocation(
+        worker=row["worker"],
+        sequence=row["sequence"],
+        invocation_id=row["invocation_id"],
+        user_id=row["user_id"],
+        key_id=row["key_id"],
+        chute_id=row["chute_id"],
+        launch_id=row["launch_id"],
+        rate_id=row["rate_id"],
+        rao_per_hour=row["rao_per_hour"],
+        hold_rao=row["hold_rao"],
+        free=bool(row["free"]),
+        started_at_us=row["started_at_us"],
+        usage_us=row["usage_us"],
+        bytes_in=row["bytes_in"],
+        bytes_out=row["bytes_out"],
+        attempts=row["attempts"],
+        status=row["status"],
+        outcome=row["outcome"],
+    )

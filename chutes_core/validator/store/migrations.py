@@ -1,0 +1,186 @@
+"""Named migrations of the store, applied in order when it opens (sqlite-utils keeps the list).
+
+Invariant: a migration that has been released is never edited; a change of the schema is a new one.
+Money tables refuse UPDATE and DELETE by trigger: the ledger is append-only below the code, too.
+Times are Unix seconds (`_s`) or microseconds (`_us`); amounts are integers of rao.
+"""
+
+from sqlite_utils import Database, Migrations
+
+migrations = Migrations("chutes-validator")
+
+_PEOPLE = """
+CREATE TABLE accounts (
+  number INTEGER PRIMARY KEY, user_id TEXT NOT NULL UNIQUE, username TEXT NOT NULL UNIQUE,
+  hotkey_ss58 TEXT NOT NULL UNIQUE, coldkey_ss58 TEXT NOT NULL,
+  payment_address TEXT NOT NULL UNIQUE, deposit_address TEXT NOT NULL UNIQUE,
+  fingerprint_sha256 TEXT NOT NULL, created_at_s INTEGER NOT NULL, roles TEXT NOT NULL
+) STRICT;
+CREATE TABLE api_keys (
+  key_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  name TEXT NOT NULL, secret_sha256 TEXT NOT NULL UNIQUE, admin INTEGER NOT NULL,
+  scopes TEXT NOT NULL, created_at_s INTEGER NOT NULL, last_used_at_s INTEGER, revoked_at_s INTEGER
+) STRICT;
+CREATE INDEX api_keys_by_user ON api_keys(user_id);
+"""
+
+_CATALOG = """
+CREATE TABLE images (
+  image_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  username TEXT NOT NULL, name TEXT NOT NULL, tag TEXT NOT NULL, readme TEXT NOT NULL,
+  public INTEGER NOT NULL, dockerfile TEXT NOT NULL, bundle_sha256 TEXT NOT NULL,
+  bundle_bytes INTEGER NOT NULL, state TEXT NOT NULL, error TEXT NOT NULL,
+  created_at_s INTEGER NOT NULL, build_started_at_s INTEGER, build_completed_at_s INTEGER,
+  UNIQUE (username, name, tag)
+) STRICT;
+CREATE TABLE image_logs (
+  image_id TEXT NOT NULL REFERENCES images(image_id) ON DELETE CASCADE, line INTEGER NOT NULL,
+  log_type TEXT NOT NULL, text TEXT NOT NULL, PRIMARY KEY (image_id, line)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE chutes (
+  chute_id TEXT PRIMARY KEY, version TEXT NOT NULL,
+  user_id TEXT NOT NULL REFERENCES accounts(user_id), username TEXT NOT NULL, name TEXT NOT NULL,
+  slug TEXT NOT NULL, tagline TEXT NOT NULL, readme TEXT NOT NULL, public INTEGER NOT NULL,
+  standard_template TEXT, image_id TEXT NOT NULL, filename TEXT NOT NULL, ref_str TEXT NOT NULL,
+  code TEXT NOT NULL, selector TEXT NOT NULL, cords TEXT NOT NULL, concurrency INTEGER NOT NULL,
+  max_instances INTEGER NOT NULL, scaling_threshold_percent INTEGER NOT NULL,
+  shutdown_after_s INTEGER NOT NULL, created_at_s INTEGER NOT NULL, updated_at_s INTEGER NOT NULL,
+  deleted_at_s INTEGER
+) STRICT;
+CREATE UNIQUE INDEX live_slugs ON chutes(slug) WHERE deleted_at_s IS NULL;
+CREATE INDEX chutes_by_user ON chutes(user_id);
+CREATE TABLE chute_versions (
+  chute_id TEXT NOT NULL, version TEXT NOT NULL, image_id TEXT NOT NULL, filename TEXT NOT NULL,
+  ref_str TEXT NOT NULL, code TEXT NOT NULL, created_at_s INTEGER NOT NULL,
+  PRIMARY KEY (chute_id, version)
+) STRICT;
+CREATE TABLE chute_shares (
+  chute_id TEXT NOT NULL, user_id TEXT NOT NULL, PRIMARY KEY (chute_id, user_id)
+) STRICT, WITHOUT ROWID;
+"""
+
+_LAUNCHES = """
+CREATE TABLE launches (
+  launch_id TEXT PRIMARY KEY, chute_id TEXT NOT NULL, version TEXT NOT NULL,
+  image_id TEXT NOT NULL, miner_hotkey TEXT NOT NULL, miner_coldkey TEXT NOT NULL,
+  registered_at_block INTEGER NOT NULL, node_id TEXT NOT NULL, gpu_uuids TEXT NOT NULL,
+  gpu_class TEXT NOT NULL, relay_host TEXT NOT NULL, relay_port INTEGER NOT NULL,
+  profile TEXT NOT NULL, stand_in INTEGER NOT NULL, requested_at_s INTEGER NOT NULL,
+  deadline_s INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+  instance_public_key TEXT NOT NULL, proof_id TEXT NOT NULL, active_at_s INTEGER,
+  gone_at_s INTEGER, lease_until_s INTEGER NOT NULL,
+  sealed_private_key BLOB NOT NULL, sealed_ticket BLOB NOT NULL, sealed_root BLOB
+) STRICT;
+CREATE INDEX launches_open ON launches(chute_id) WHERE state <> 'gone';
+CREATE INDEX launches_by_miner ON launches(miner_hotkey, gone_at_s);
+CREATE INDEX launches_active ON launches(gone_at_s, active_at_s) WHERE active_at_s IS NOT NULL;
+CREATE TABLE launch_gpus (
+  miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL, launch_id TEXT NOT NULL,
+  PRIMARY KEY (miner_hotkey, gpu_uuid)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX launch_gpus_by_launch ON launch_gpus(launch_id);
+CREATE TABLE proofs (
+  proof_id TEXT PRIMARY KEY, launch_id TEXT NOT NULL, miner_hotkey TEXT NOT NULL,
+  at_s INTEGER NOT NULL, accepted INTEGER NOT NULL, test INTEGER NOT NULL, record TEXT NOT NULL
+) STRICT;
+CREATE INDEX proofs_by_launch ON proofs(launch_id);
+CREATE INDEX proofs_by_miner ON proofs(miner_hotkey, at_s);
+CREATE TABLE leases (
+  miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL, validator_hotkey TEXT NOT NULL,
+  from_block INTEGER NOT NULL, to_block INTEGER NOT NULL, signature TEXT NOT NULL,
+  PRIMARY KEY (miner_hotkey, gpu_uuid, validator_hotkey, from_block, to_block)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX leases_by_end ON leases(to_block);
+"""
+
+_MONEY = """
+CREATE TABLE invocations (
+  worker TEXT NOT NULL, sequence INTEGER NOT NULL, invocation_id TEXT NOT NULL,
+  user_id TEXT NOT NULL, key_id TEXT NOT NULL, chute_id TEXT NOT NULL, launch_id TEXT NOT NULL,
+  rate_id TEXT NOT NULL, rao_per_hour INTEGER NOT NULL, hold_rao INTEGER NOT NULL,
+  free INTEGER NOT NULL, started_at_us INTEGER NOT NULL, usage_us INTEGER NOT NULL,
+  bytes_in INTEGER NOT NULL, bytes_out INTEGER NOT NULL, attempts INTEGER NOT NULL,
+  status INTEGER NOT NULL, outcome TEXT NOT NULL, PRIMARY KEY (worker, sequence)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX invocations_by_time ON invocations(started_at_us);
+CREATE INDEX invocations_by_id ON invocations(invocation_id);
+CREATE INDEX invocations_by_chute ON invocations(chute_id);
+CREATE TABLE drained (worker TEXT PRIMARY KEY, sequence INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE entries (
+  entry_id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, kind TEXT NOT NULL, at_s INTEGER NOT NULL
+) STRICT;
+CREATE TABLE postings (
+  entry_id INTEGER NOT NULL REFERENCES entries(entry_id), position INTEGER NOT NULL,
+  account TEXT NOT NULL, rao INTEGER NOT NULL, PRIMARY KEY (entry_id, position)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX postings_by_account ON postings(account, entry_id);
+CREATE TABLE balances (account TEXT PRIMARY KEY, rao INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TRIGGER entries_stay BEFORE UPDATE ON entries
+  BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER entries_remain BEFORE DELETE ON entries
+  BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER postings_stay BEFORE UPDATE ON postings
+  BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER postings_remain BEFORE DELETE ON postings
+  BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END;
+CREATE TRIGGER balances_follow AFTER INSERT ON postings BEGIN
+  INSERT INTO balances(account, rao) VALUES (NEW.account, NEW.rao)
+  ON CONFLICT(account) DO UPDATE SET rao = rao + excluded.rao;
+END;
+"""
+
+_PLAIN = """
+CREATE TABLE nonces (
+  hotkey_ss58 TEXT NOT NULL, nonce TEXT NOT NULL, expires_s INTEGER NOT NULL,
+  PRIMARY KEY (hotkey_ss58, nonce)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX nonces_by_expiry ON nonces(expires_s);
+CREATE TABLE cursors (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+CREATE TABLE epochs (
+  epoch INTEGER PRIMARY KEY, intended_at_s INTEGER, weights TEXT NOT NULL,
+  extrinsic_hash TEXT NOT NULL, block_number INTEGER, block_hash TEXT NOT NULL,
+  error TEXT NOT NULL, evidence TEXT
+) STRICT;
+"""
+
+
+@migrations(name="0001-accounts-and-keys")
+def _people(db: Database) -> None:
+    _create(db, _PEOPLE)
+
+
+@migrations(name="0002-images-and-chutes")
+def _catalog(db: Database) -> None:
+    _create(db, _CATALOG)
+
+
+@migrations(name="0003-launches-proofs-leases")
+def _launches(db: Database) -> None:
+    _create(db, _LAUNCHES)
+
+
+@migrations(name="0004-invocations-and-ledger")
+def _money(db: Database) -> None:
+    _create(db, _MONEY)
+
+
+@migrations(name="0005-nonces-cursors-epochs")
+def _plain(db: Database) -> None:
+    _create(db, _PLAIN)
+
+
+def _create(db: Database, script: str) -> None:
+    """Run statement by statement: `executescript` would commit the migration's transaction."""
+    statement = ""
+    for line in script.strip().splitlines():
+        statement += line + "\n"
+        if _complete(statement):
+            db.execute(statement)
+            statement = ""
+
+
+def _complete(statement: str) -> bool:
+    text = statement.rstrip()
+    if text.startswith("CREATE TRIGGER"):
+        return text.endswith("END;")
+    return text.endswith(";")
