@@ -1,0 +1,104 @@
+"""What this node has: its GPUs, which of them work, and for whom they are leased.
+
+Answered signed to validators (`GET /inventory`). Invariant: nothing here is believed by anyone
+until graval has run; a stand-in says that it is one.
+"""
+
+import hashlib
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from loguru import logger
+
+from chutes_core.base.gpus import GPU_CLASSES
+from chutes_core.miner.settings import DeclaredGpus
+from chutes_core.wire.control import GpuClaim, Handshake, Inventory, RuntimeName
+from chutes_core.wire.lease import Lease
+
+_GIB = 1 << 30
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """One GPU of the node as the miner claims it."""
+
+    uuid: str
+    index: int
+    gpu_class: str
+    vram_bytes: int
+    stand_in: bool
+
+    def claim(self, launch_id: str | None = None) -> GpuClaim:
+        """Return the wire form, with the launch that the GPU serves."""
+        return GpuClaim(
+            uuid=self.uuid,
+            index=self.index,
+            gpu_class=self.gpu_class,
+            vram_bytes=self.vram_bytes,
+            stand_in=self.stand_in,
+            launch_id=launch_id,
+        )
+
+
+@dataclass(frozen=True)
+class Node:
+    """The constant part of an inventory: who, where, which GPUs."""
+
+    hotkey_ss58: str
+    node_id: str
+    runtime: RuntimeName
+    relay_port: int
+    gpus: tuple[Gpu, ...]
+    hourly_cost_usd_micros: int
+    handshake: Handshake
+
+    def inventory(
+        self, *, leases: Sequence[Lease], launch_ids: Mapping[str, str], now_s: int
+    ) -> Inventory:
+        """Return what is answered to a validator; ``launch_ids`` maps GPU uuids."""
+        return Inventory(
+            handshake=self.handshake,
+            hotkey=self.hotkey_ss58,
+            node_id=self.node_id,
+            runtime=self.runtime,
+            relay_port=self.relay_port,
+            gpus=tuple(gpu.claim(launch_ids.get(gpu.uuid)) for gpu in self.gpus),
+            leases=tuple(leases),
+            hourly_cost_usd_micros=self.hourly_cost_usd_micros,
+            server_time_s=now_s,
+        )
+
+
+def stand_ins(hotkey_ss58: str, declared: Sequence[DeclaredGpus]) -> tuple[Gpu, ...]:
+    """Return the declared GPUs; their uuids depend on the hotkey and stay the same."""
+    gpus: list[Gpu] = []
+    for entry in declared:
+        for _ in range(entry.count):
+            index = len(gpus)
+            digest = hashlib.sha256(f"{hotkey_ss58}|{index}".encode()).hexdigest()
+            vram = GPU_CLASSES[entry.gpu_class].vram_gb * _GIB
+            gpus.append(Gpu(f"standin-{digest[:32]}", index, entry.gpu_class, vram, stand_in=True))
+    return tuple(gpus)
+
+
+def find_gpus(hotkey_ss58: str, declared: Sequence[DeclaredGpus]) -> tuple[Gpu, ...]:
+    """Return the node's GPUs: the declared stand-ins, else what NVML shows.
+
+    Real devices are read in a later step of the project; until then a host without declared GPUs
+    has none, and the log says why.
+    """
+    if declared:
+        return stand_ins(hotkey_ss58, declared)
+    reason = (
+        "reading NVML is not built yet"
+        if importlib.util.find_spec("pynvml") is not None
+        else "no NVML module is importable"
+    )
+    logger.bind(code="no_gpus", reason=reason).warning("node had no GPUs to offer")
+    return ()
+
+
+def node_id(hotkey_ss58: str) -> str:
+    """Return the node's stable id; one miner process is one node."""
+    return "node-" + hashlib.sha256(f"node|{hotkey_ss58}".encode()).hexdigest()[:16]

@@ -1,0 +1,153 @@
+"""What to start and what to stop: a pure plan from what is wanted, leased and running.
+
+Path: wanted lists of the validators -> `plan` -> deployer. Order of preference: an image that is
+already here, then the higher price per GPU, then the id (so that the answer never depends on the
+order of its inputs). Invariants (tests/property/test_placement_plan.py): no GPU is given twice, a
+launch only takes GPUs leased to its own validator, classes and counts are met, and applying a plan
+leads to a state for which the plan is empty.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from chutes_core.wire.control import WantedChute
+
+NoFitReason = Literal["no_lease", "gpu_class", "not_enough_gpus", "gpus_busy", "backing_off"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One GPU: its class, to whom it is leased now, and the launch that it serves."""
+
+    gpu_uuid: str
+    gpu_class: str
+    lessee: str | None
+    launch_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Running:
+    """One launch of this miner; ``end_reason`` is set when its validator no longer has it open."""
+
+    launch_id: str
+    validator_hotkey: str
+    gpu_uuids: tuple[str, ...]
+    end_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """Everything that a plan depends on.
+
+    ``backing_off`` holds (validator, chute id) pairs that failed lately.
+    """
+
+    slots: tuple[Slot, ...]
+    running: tuple[Running, ...]
+    wanted: Mapping[str, tuple[WantedChute, ...]]
+    warm_images: frozenset[str] = frozenset()
+    backing_off: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Ask the validator for a launch of this chute on these GPUs."""
+
+    validator_hotkey: str
+    chute: WantedChute
+    gpu_uuids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Stop this launch's instance."""
+
+    launch_id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class NoFit:
+    """A wanted chute that got no GPU of this node, and why."""
+
+    validator_hotkey: str
+    chute_id: str
+    reason: NoFitReason
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The actions, and what could not be placed."""
+
+    actions: tuple[Launch | Stop, ...]
+    unplaced: tuple[NoFit, ...]
+
+
+def plan(world: World) -> Plan:
+    """Return what to do next; empty when nothing is to be done.
+
+    GPUs of a launch that is being stopped count as busy: they are given anew by a later plan, when
+    they are really free.
+    """
+    stops = tuple(
+        Stop(launch.launch_id, launch.end_reason)
+        for launch in sorted(world.running, key=lambda r: r.launch_id)
+        if launch.end_reason is not None
+    )
+    busy = {gpu for launch in world.running for gpu in launch.gpu_uuids}
+    busy |= {slot.gpu_uuid for slot in world.slots if slot.launch_id is not None}
+    launches: list[Launch] = []
+    unplaced: list[NoFit] = []
+    for validator, chute in _ranked(world):
+        for _ in range(chute.missing):
+            fit = _fit(world, validator, chute, busy)
+            if not isinstance(fit, tuple):
+                unplaced.append(NoFit(validator, chute.chute_id, fit))
+                break
+            busy.update(fit)
+            launches.append(Launch(validator, chute, fit))
+    return Plan((*stops, *launches), tuple(unplaced))
+
+
+def _ranked(world: World) -> list[tuple[str, WantedChute]]:
+    def key(item: tuple[str, WantedChute]) -> tuple[bool, int, str, str]:
+        validator, chute = item
+        cold = chute.image_id not in world.warm_images
+        return cold, -(chute.rao_per_hour // chute.gpu_count), chute.chute_id, validator
+
+    pairs = [(v, chute) for v, chutes in world.wanted.items() for chute in chutes]
+    return sorted(pairs, key=key)
+
+
+def _fit(
+    world: World, validator: str, chute: WantedChute, busy: set[str]
+) -> tuple[str, ...] | NoFitReason:
+    """Return GPUs of one class for one instance, or the first reason that stands against it."""
+    if (validator, chute.chute_id) in world.backing_off:
+        return "backing_off"
+    leased = [slot for slot in world.slots if slot.lessee == validator]
+    if not leased:
+        return "no_lease"
+    classes = set(chute.gpu_classes)
+    fitting = [slot for slot in leased if not classes or slot.gpu_class in classes]
+    if not fitting:
+        return "gpu_class"
+    if not _of_one_class(fitting, chute.gpu_count):
+        return "not_enough_gpus"
+    free = [slot for slot in fitting if slot.gpu_uuid not in busy]
+    return _of_one_class(free, chute.gpu_count) or "gpus_busy"
+
+
+def _of_one_class(slots: Iterable[Slot], count: int) -> tuple[str, ...]:
+    """Return the first ``count`` GPUs of a class that has so many, else an empty tuple.
+
+    Of several classes, the one with the fewest left over is taken, to keep larger groups whole.
+    """
+    groups: dict[str, list[str]] = {}
+    for slot in slots:
+        groups.setdefault(slot.gpu_class, []).append(slot.gpu_uuid)
+    enough = [(len(uuids), name) for name, uuids in groups.items() if len(uuids) >= count]
+    if not enough:
+        return ()
+    return tuple(sorted(groups[min(enough)[1]])[:count])

@@ -1,0 +1,231 @@
+"""The process runtime: an instance is a process of this host in its image's venv. Devnet only.
+
+It isolates little: own session, clean environment, own home and temporary folder, a few resource
+limits. The code that it runs sees this user's files. app.py therefore refuses it on any chain that
+is not a devnet. Invariant: every instance has a directory `instances/<launch id>` whose `pid.json`
+(written by the shim) identifies its process group by pid and start time, so that no foreign
+process with a reused pid is ever signalled.
+"""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from loguru import logger
+
+from chutes_core.miner.runtime import shim
+from chutes_core.miner.runtime.base import (
+    Ended,
+    ImageBundle,
+    InstanceSpec,
+    PreparedImage,
+    Ready,
+    RuntimeFailed,
+)
+from chutes_core.miner.runtime.venvs import Venvs
+from chutes_core.wire.control import RuntimeName
+
+RUNNER_COMMAND = ("-m", "chutes_core.runner")
+_POLL_S = 0.05
+_KILL_WAIT_S = 5.0
+
+
+class ProcessRuntime:
+    """Instances as processes; see `chutes_core.miner.runtime.base.Runtime`."""
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        environ: Mapping[str, str],
+        command: tuple[str, ...] = RUNNER_COMMAND,
+    ) -> None:
+        self._venvs = Venvs(data_dir / "images", environ)
+        self._directory = data_dir / "instances"
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._environ = environ
+        self._command = command
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
+
+    @property
+    def name(self) -> RuntimeName:
+        """Return the runtime's name on the wire."""
+        return "process"
+
+    def warm_images(self) -> frozenset[str]:
+        """Return ids of images whose venv exists."""
+        return self._venvs.prepared()
+
+    async def prepare(self, bundle: ImageBundle) -> PreparedImage:
+        """Make the image's venv."""
+        return await self._venvs.prepare(bundle)
+
+    async def start(self, spec: InstanceSpec) -> None:
+        """Start the runner under its shim."""
+        home = self._home(spec.launch_id)
+        shutil.rmtree(home, ignore_errors=True)
+        for folder in (home, home / "home", home / "tmp"):
+            folder.mkdir(parents=True, mode=0o700)
+        python = self._venvs.python(spec.image.sha256)
+        order = {
+            "command": [str(python), *self._command],
+            "env": self._clean_env(home, python, spec.runner_env),
+            "cwd": str(home / "home"),
+        }
+        (home / "command.json").write_text(json.dumps(order))
+        try:
+            self._children[spec.launch_id] = subprocess.Popen(  # noqa: ASYNC220 - fork is short
+                [sys.executable, "-I", "-S", shim.__file__, str(home)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env={},
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise RuntimeFailed("start_failed", f"no process could be started: {error}") from error
+        logger.bind(launch_id=spec.launch_id).info("instance was started")
+
+    async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:
+        """Return the port and key of the ready file."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while loop.time() < deadline:
+            ready = self._read(launch_id, "ready.json")
+            if ready is not None:
+                return _ready(ready)
+            ended = self.ended(launch_id)
+            if ended is not None:
+                raise RuntimeFailed(
+                    "instance_ended", f"the instance ended with {ended.exit_code} before listening"
+                )
+            await asyncio.sleep(_POLL_S)
+        raise RuntimeFailed("listen_timeout", f"the instance did not listen in {timeout_s:.0f} s")
+
+    def ended(self, launch_id: str) -> Ended | None:
+        """Return how an instance ended, or None while it runs."""
+        child = self._children.get(launch_id)
+        running = child.poll() is None if child is not None else self._pid(launch_id) is not None
+        if running:
+            return None
+        exit_record = self._read(launch_id, "exit.json")
+        code = exit_record.get("exit_code") if exit_record else None
+        return Ended(code if isinstance(code, int) else None)
+
+    def instances(self) -> tuple[str, ...]:
+        """Return the launch ids that have a directory here."""
+        return tuple(sorted(path.name for path in self._directory.iterdir() if path.is_dir()))
+
+    def log_tail(self, launch_id: str, max_chars: int) -> str:
+        """Return the last characters of the instance's output."""
+        text = ""
+        for name in ("log.1.txt", "log.txt"):
+            text += _tail(self._home(launch_id) / name, max_chars)
+        return text[-max_chars:]
+
+    async def stop(self, launch_id: str, grace_s: float) -> None:
+        """Ask with SIGTERM, wait, then kill the whole process group."""
+        if self.ended(launch_id) is not None:
+            return
+        pid = self._pid(launch_id)
+        if pid is not None:
+            _signal(pid, signal.SIGTERM)
+            if await self._gone(launch_id, grace_s):
+                return
+            logger.bind(launch_id=launch_id).warning("instance was killed after its grace time")
+            _signal_group(pid, signal.SIGKILL)
+        elif launch_id in self._children:  # the shim has not said its pid yet
+            _signal_group(self._children[launch_id].pid, signal.SIGKILL)
+        await self._gone(launch_id, _KILL_WAIT_S)
+
+    def forget(self, launch_id: str) -> None:
+        """Remove the directory of an ended instance."""
+        child = self._children.pop(launch_id, None)
+        if child is not None:
+            child.poll()
+        shutil.rmtree(self._home(launch_id), ignore_errors=True)
+
+    async def _gone(self, launch_id: str, timeout_s: float) -> bool:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while self.ended(launch_id) is None:
+            if loop.time() >= deadline:
+                return False
+            await asyncio.sleep(_POLL_S)
+        return True
+
+    def _clean_env(self, home: Path, python: Path, extra: Mapping[str, str]) -> dict[str, str]:
+        return {
+            "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
+            "HOME": str(home / "home"),
+            "TMPDIR": str(home / "tmp"),
+            "LANG": self._environ.get("LANG", "C.UTF-8"),
+            "PYTHONUNBUFFERED": "1",
+            **extra,
+            "CHUTES_RUNNER_READY_FILE": str(home / "ready.json"),
+        }
+
+    def _home(self, launch_id: str) -> Path:
+        return self._directory / launch_id
+
+    def _pid(self, launch_id: str) -> int | None:
+        """Return the shim's pid while that very process lives."""
+        record = self._read(launch_id, "pid.json")
+        if record is None:
+            return None
+        pid, started = record.get("pid"), record.get("started")
+        if not isinstance(pid, int) or _started(pid) != started:
+            return None
+        return pid
+
+    def _read(self, launch_id: str, name: str) -> dict[str, object] | None:
+        try:
+            value = json.loads((self._home(launch_id) / name).read_text())
+        except (OSError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+
+def _ready(record: dict[str, object]) -> Ready:
+    port, key = record.get("port"), record.get("public_key")
+    if not isinstance(port, int) or not isinstance(key, str):
+        raise RuntimeFailed("start_failed", "the instance wrote a ready line that is none")
+    return Ready(port, key)
+
+
+def _started(pid: int) -> int | None:
+    """Return when a process started, in clock ticks since boot; None where it is dead or a zombie."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return None if fields[0] == "Z" else int(fields[19])
+
+
+def _signal(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _signal_group(pid: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _tail(path: Path, max_chars: int) -> str:
+    try:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 4 * max_chars))
+            return file.read().decode(errors="replace")
+    except OSError:
+        return ""

@@ -1,0 +1,115 @@
+"""Settings of the miner neuron: one frozen object, read once by neurons/miner.py.
+
+Invariant: text such as lists and amounts is parsed here, once; the rest of the room only sees typed
+values. Protocol constants and bounds are no settings; they stand beside the code they bound.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from chutes_core.base.errors import Invalid
+from chutes_core.base.gpus import GPU_CLASSES
+from chutes_core.base.settings import RoleSettings
+from chutes_core.base.units import Rao, parse_tao
+
+_ENV_PREFIX = "CHUTES_MINER_"
+_MAX_GPUS = 64
+
+
+@dataclass(frozen=True)
+class DeclaredGpus:
+    """Stand-in GPUs that an operator declares: how many of which class (devnet only)."""
+
+    gpu_class: str
+    count: int
+
+
+class MinerSettings(RoleSettings):
+    """Everything that an operator may choose; see docs/miner.md."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_ignore_empty=True, env_prefix=_ENV_PREFIX
+    )
+
+    wallet_path: Path = Path("~/.bittensor/wallets")
+    wallet_name: str = "default"
+    hotkey: str = "default"
+    allow_coldkey: bool = False
+    chain_url: str = "wss://entrypoint-finney.opentensor.ai:443"
+    netuid: int = Field(default=64, ge=0, le=65535)
+    data_dir: Path = Path("~/.chutes/miner")
+    host: str = "0.0.0.0"  # noqa: S104 - a miner is called from outside; only signed calls answer
+    port: int = Field(default=8091, ge=0, le=65535)
+    external_ip: str = ""
+    external_port: int = Field(default=0, ge=0, le=65535)
+    relay_port: int = Field(default=8092, ge=0, le=65535)
+    runtime: Literal["docker", "process"] = "docker"
+    declare_gpu: str = ""
+    validators: str = "auto"
+    min_validator_stake_tao: str = "0"
+    lease_blocks: int = Field(default=300, ge=4, le=100_000)
+    poll_seconds: float = Field(default=6.0, gt=0, le=600)
+    gpu_python: str = sys.executable
+    hourly_cost_usd_micros: int = Field(default=0, ge=0)
+    log_level: str = "INFO"
+    wait_registered: bool = False
+
+    @property
+    def data_path(self) -> Path:
+        """Return the data directory with ``~`` resolved."""
+        return self.data_dir.expanduser().resolve()
+
+    @property
+    def wallet_dir(self) -> Path:
+        """Return the wallet directory with ``~`` resolved."""
+        return self.wallet_path.expanduser().resolve()
+
+    @property
+    def min_stake_rao(self) -> Rao:
+        """Return the least stake of a validator that this miner serves."""
+        return parse_tao(self.min_validator_stake_tao)
+
+    @property
+    def chosen_validators(self) -> frozenset[str] | None:
+        """Return the hotkeys to serve, or None for every permitted validator."""
+        if self.validators.strip() == "auto":
+            return None
+        return frozenset(part.strip() for part in self.validators.split(",") if part.strip())
+
+    @property
+    def declared_gpus(self) -> tuple[DeclaredGpus, ...]:
+        """Return the stand-in GPUs that were declared.
+
+        Raises:
+            Invalid: ``bad_declare_gpu``.
+        """
+        return parse_declared(self.declare_gpu)
+
+
+def parse_declared(text: str) -> tuple[DeclaredGpus, ...]:
+    """Read ``h100_sxm:2,a100:1`` (a count of 1 may be left out).
+
+    >>> parse_declared("h100_sxm:2,a100")
+    (DeclaredGpus(gpu_class='h100_sxm', count=2), DeclaredGpus(gpu_class='a100', count=1))
+
+    Raises:
+        Invalid: ``bad_declare_gpu`` names the part that is wrong.
+    """
+    declared = []
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        gpu_class, _, count = part.partition(":")
+        if gpu_class not in GPU_CLASSES or not (count or "1").isdigit() or count == "0":
+            raise Invalid(
+                "bad_declare_gpu",
+                f"{part!r} declares no GPU",
+                hint=f"short name and count, e.g. h100_sxm:1; names: {', '.join(GPU_CLASSES)}",
+            )
+        declared.append(DeclaredGpus(gpu_class, int(count or "1")))
+    if sum(entry.count for entry in declared) > _MAX_GPUS:
+        raise Invalid("bad_declare_gpu", f"more than {_MAX_GPUS} GPUs are declared")
+    return tuple(declared)
