@@ -5,6 +5,7 @@ leaves the snapshot before its own lease lapses, so no caller is sent to a fence
 """
 
 import asyncio
+import contextlib
 from collections import Counter
 
 from loguru import logger
@@ -17,9 +18,10 @@ from chutes_core.validator.domain.launches import Launch, LaunchState, Reason
 from chutes_core.validator.launches import instance
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.lifecycle import Lifecycle
-from chutes_core.validator.launches.ports import Catalog, ChainView, Changed, LaunchStore
+from chutes_core.validator.launches.ports import ChainView, Changed
 from chutes_core.validator.launches.service import LaunchLimits
 from chutes_core.validator.launches.wanted import Wanted, loads_of
+from chutes_core.validator.store.database import Store
 
 FAILED_RENEWALS = 2
 DRAIN_GRACE_S = 30
@@ -33,8 +35,7 @@ class Keeper:
     def __init__(
         self,
         *,
-        store: LaunchStore,
-        catalog: Catalog,
+        store: Store,
         chain: ChainView,
         leases: LeaseBook,
         wanted: Wanted,
@@ -44,7 +45,6 @@ class Keeper:
         changed: Changed,
     ) -> None:
         self._store = store
-        self._catalog = catalog
         self._chain = chain
         self._leases = leases
         self._wanted = wanted
@@ -61,7 +61,7 @@ class Keeper:
         reaches them or ends them.
         """
         kept = 0
-        for launch in await asyncio.to_thread(self._store.open):
+        for launch in await asyncio.to_thread(self._store.launches.open):
             if launch.state is LaunchState.ACTIVE:
                 kept += 1
             else:
@@ -71,7 +71,7 @@ class Keeper:
     async def sweep(self) -> None:
         """End or drain every launch that may not go on as it is."""
         now_s = self._clock.now_s()
-        launches = list(await asyncio.to_thread(self._store.open))
+        launches = list(await asyncio.to_thread(self._store.launches.open))
         loads = loads_of(launches)
         for launch in launches:
             reason = await asyncio.to_thread(self._objection, launch, now_s, loads)
@@ -85,7 +85,7 @@ class Keeper:
 
     async def renew(self) -> None:
         """Prolong the lease of every active instance; twice unreachable ends its launch."""
-        launches = await asyncio.to_thread(self._store.open)
+        launches = await asyncio.to_thread(self._store.launches.open)
         active = [launch for launch in launches if launch.state is LaunchState.ACTIVE]
         await asyncio.gather(*(self._renew(launch) for launch in active))
 
@@ -93,7 +93,10 @@ class Keeper:
         """Take an active instance out of routing, let its calls finish, and stop it."""
         try:
             await asyncio.to_thread(
-                self._store.advance, launch.launch_id, LaunchState.ACTIVE, LaunchState.DRAINING
+                self._store.launches.advance,
+                launch.launch_id,
+                LaunchState.ACTIVE,
+                LaunchState.DRAINING,
             )
         except Conflict:
             return  # it ended meanwhile
@@ -119,7 +122,13 @@ class Keeper:
                 await self._lifecycle.end(launch.launch_id, Reason.UNREACHABLE, str(error))
             return
         self._failed.pop(launch.launch_id, None)
-        await asyncio.to_thread(self._store.prolong, launch.launch_id, lease_until_s)
+        with contextlib.suppress(Conflict):  # it ended meanwhile
+            await asyncio.to_thread(
+                self._store.launches.update,
+                launch.launch_id,
+                LaunchState.ACTIVE,
+                lease_until_s=lease_until_s,
+            )
 
     def _objection(
         self, launch: Launch, now_s: int, loads: dict[tuple[str, str], Load]
@@ -131,8 +140,8 @@ class Keeper:
             return Reason.DEREGISTERED
         if launch.state in _ON_THE_WAY:
             return None  # a proof or a start-up in flight has its own, longer deadlines
-        chute = self._catalog.chute(launch.chute_id)
-        if chute is None or chute.deleted_at_s is not None:
+        chute = self._store.chutes.get(launch.chute_id)
+        if chute is None:
             return Reason.CHUTE_DELETED
         if launch.state is not LaunchState.ACTIVE:
             return None

@@ -6,32 +6,16 @@ blocks that the two share.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 from chutes_core.base.errors import Conflict, Forbidden, Unauthenticated
+from chutes_core.validator.store.leases import LeaseRows
 from chutes_core.wire.lease import Lease
-
-
-class LeaseStore(Protocol):
-    """Where leases are kept."""
-
-    def put(self, lease: Lease) -> None:
-        """Keep a lease whose signature was checked; the same lease again changes nothing."""
-        ...
-
-    def of_gpu(self, miner_hotkey: str, gpu_uuid: str) -> Sequence[Lease]:
-        """Return all known leases of one GPU."""
-        ...
-
-    def ending_after(self, block: int) -> Sequence[Lease]:
-        """Return all leases that end after a block."""
-        ...
 
 
 class LeaseBook:
     """Checks, remembers and compares leases."""
 
-    def __init__(self, store: LeaseStore, *, self_hotkey: str) -> None:
+    def __init__(self, store: LeaseRows, *, self_hotkey: str) -> None:
         self._store = store
         self._self = self_hotkey
 
@@ -53,7 +37,7 @@ class LeaseBook:
                 lease.check_signature()
             except Unauthenticated:
                 continue
-            self._store.put(lease)
+            self._store.upsert(lease)
             kept += 1
         return kept
 
@@ -70,7 +54,7 @@ class LeaseBook:
         for lease in leases:
             lease.check_signature()
             if lease.miner_hotkey == miner_hotkey:
-                self._store.put(lease)
+                self._store.upsert(lease)
         for gpu_uuid in gpu_uuids:
             if not any(self._holds(lease, miner_hotkey, gpu_uuid, block) for lease in leases):
                 raise Forbidden(
@@ -87,18 +71,18 @@ class LeaseBook:
 
     def conflicted(self, miner_hotkey: str, gpu_uuid: str, block: int) -> bool:
         """Tell whether the GPU's lease to us at ``block`` overlaps one to somebody else."""
-        known = self._store.of_gpu(miner_hotkey, gpu_uuid)
+        known = self._store.of_gpu(miner_hotkey, gpu_uuid, block)
         ours = [lease for lease in known if self._holds(lease, miner_hotkey, gpu_uuid, block)]
         return any(mine.conflicts_with(other) for mine in ours for other in known)
 
     def held(self, miner_hotkey: str, gpu_uuid: str, block: int) -> bool:
         """Tell whether the GPU is leased to us at ``block``, as far as we have heard."""
-        known = self._store.of_gpu(miner_hotkey, gpu_uuid)
+        known = self._store.of_gpu(miner_hotkey, gpu_uuid, block)
         return any(self._holds(lease, miner_hotkey, gpu_uuid, block) for lease in known)
 
     def known(self, block: int) -> list[Lease]:
         """Return the leases that other validators may want to see (those not over at ``block``)."""
-        return list(self._store.ending_after(block))
+        return list(self._store.current(block))
 
     def _holds(self, lease: Lease, miner_hotkey: str, gpu_uuid: str, block: int) -> bool:
         return (

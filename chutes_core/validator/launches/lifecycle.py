@@ -15,17 +15,10 @@ from chutes_core.validator.domain.launches import Launch, LaunchState, Reason
 from chutes_core.validator.domain.verdicts import AttestPlan, ClaimedGpu
 from chutes_core.validator.launches import instance
 from chutes_core.validator.launches.instance import InstanceAddress, InstanceRefused
-from chutes_core.validator.launches.ports import (
-    Attestor,
-    Catalog,
-    ChainView,
-    Changed,
-    LaunchStore,
-    ProofStore,
-    SecretsOf,
-)
+from chutes_core.validator.launches.ports import Attestor, ChainView, Changed, SecretsOf
 from chutes_core.validator.launches.service import LaunchLimits
 from chutes_core.validator.launches.vault import Vault
+from chutes_core.validator.store.database import Store
 from chutes_core.wire.launch import StartOrder
 
 
@@ -35,9 +28,7 @@ class Lifecycle:
     def __init__(
         self,
         *,
-        store: LaunchStore,
-        proofs: ProofStore,
-        catalog: Catalog,
+        store: Store,
         chain: ChainView,
         attestor: Attestor,
         vault: Vault,
@@ -48,8 +39,6 @@ class Lifecycle:
         changed: Changed,
     ) -> None:
         self._store = store
-        self._proofs = proofs
-        self._catalog = catalog
         self._chain = chain
         self._attestor = attestor
         self._vault = vault
@@ -84,15 +73,15 @@ class Lifecycle:
         Raises:
             Conflict: the launch has no root yet.
         """
-        sealed = self._store.secrets(launch.launch_id)
-        if sealed.sealed_root is None:
+        sealed = self._store.launches.secrets(launch.launch_id)
+        if sealed.root is None:
             raise Conflict("no_root", "this launch has not been proven")
         return InstanceAddress(
             launch_id=launch.launch_id,
             host=launch.relay_host,
             port=launch.relay_port,
-            ticket=self._vault.reveal(launch.launch_id, "ticket", sealed.sealed_ticket),
-            root=self._vault.reveal(launch.launch_id, "root", sealed.sealed_root),
+            ticket=self._vault.reveal(launch.launch_id, "ticket", sealed.ticket),
+            root=self._vault.reveal(launch.launch_id, "root", sealed.root),
         )
 
     async def end(self, launch_id: str, reason: Reason, detail: str = "") -> None:
@@ -112,7 +101,7 @@ class Lifecycle:
     async def _prove(self, launch_id: str) -> bool:
         launch = await self._advance(launch_id, LaunchState.LISTENING, LaunchState.CHALLENGED)
         attestation = await self._attestor.attest(await asyncio.to_thread(self._plan, launch))
-        await asyncio.to_thread(self._proofs.insert, attestation.proof)
+        await asyncio.to_thread(self._store.proofs.insert, attestation.proof)
         proof = attestation.proof
         for gpu in proof.gpus:
             logger.info(
@@ -129,7 +118,7 @@ class Lifecycle:
             await self.end(launch_id, reason, attestation.detail)
             return False
         sealed = self._vault.seal(launch_id, "root", attestation.root)
-        await asyncio.to_thread(self._store.set_root, launch_id, sealed)
+        await asyncio.to_thread(self._store.launches.set_root, launch_id, sealed)
         await self._advance(
             launch_id, LaunchState.CHALLENGED, LaunchState.VERIFIED, proof_id=proof.proof_id
         )
@@ -161,14 +150,14 @@ class Lifecycle:
         await self._changed()
 
     async def _advance(
-        self, launch_id: str, from_state: LaunchState, to_state: LaunchState, **changes: object
+        self, launch_id: str, from_state: LaunchState, to_state: LaunchState, **changes: str | int
     ) -> Launch:
         return await asyncio.to_thread(
-            self._store.advance, launch_id, from_state, to_state, **changes
+            self._store.launches.advance, launch_id, from_state, to_state, **changes
         )
 
     def _plan(self, launch: Launch) -> AttestPlan:
-        sealed = self._store.secrets(launch.launch_id)
+        sealed = self._store.launches.secrets(launch.launch_id)
         reveal = self._vault.reveal
         return AttestPlan(
             launch_id=launch.launch_id,
@@ -177,8 +166,8 @@ class Lifecycle:
             node_id=launch.node_id,
             host=launch.relay_host,
             port=launch.relay_port,
-            ticket=reveal(launch.launch_id, "ticket", sealed.sealed_ticket),
-            validator_private_key=reveal(launch.launch_id, "key", sealed.sealed_private_key),
+            ticket=reveal(launch.launch_id, "ticket", sealed.ticket),
+            validator_private_key=reveal(launch.launch_id, "key", sealed.private_key),
             instance_public_key=bytes.fromhex(launch.instance_public_key),
             profile=launch.profile,
             gpus=tuple(
@@ -190,8 +179,8 @@ class Lifecycle:
         )
 
     def _order(self, launch: Launch, lease_until_s: int) -> StartOrder:
-        chute = self._catalog.chute(launch.chute_id)
-        if chute is None or chute.deleted_at_s is not None or chute.version != launch.version:
+        chute = self._store.chutes.get(launch.chute_id)
+        if chute is None or chute.version != launch.version:
             raise ProtocolError("superseded", "the chute was deleted or has a newer version")
         return StartOrder(
             launch_id=launch.launch_id,
@@ -207,11 +196,11 @@ class Lifecycle:
 
     def _end(self, launch_id: str, reason: Reason, detail: str) -> bool:
         while True:
-            launch = self._store.get(launch_id)
+            launch = self._store.launches.get(launch_id)
             if launch is None or launch.state is LaunchState.GONE:
                 return False
             try:
-                self._store.advance(
+                self._store.launches.advance(
                     launch_id,
                     launch.state,
                     LaunchState.GONE,

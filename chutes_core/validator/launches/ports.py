@@ -1,14 +1,15 @@
-"""What the launches room needs from others, as Protocols; validator/app.py brings the real ones."""
+"""What the launches room needs from its siblings and from the chain, as Protocols.
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+validator/app.py brings the real ones; the store lies below this room and is used as it is.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.demand import ChuteDemand
-from chutes_core.validator.domain.images import Image
-from chutes_core.validator.domain.launches import Launch, LaunchState
-from chutes_core.validator.domain.verdicts import Attestation, AttestPlan, Proof
+from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
 
 
 @dataclass(frozen=True)
@@ -36,80 +37,6 @@ class ChainView(Protocol):
 
     def miner(self, hotkey: str) -> Miner | None:
         """Return a registered neuron, or None."""
-        ...
-
-
-class LaunchStore(Protocol):
-    """Launch records; `advance` is the only way a state changes."""
-
-    def insert(self, launch: Launch, *, sealed_private_key: bytes, sealed_ticket: bytes) -> None:
-        """Keep a new launch with its sealed secrets."""
-        ...
-
-    def get(self, launch_id: str) -> Launch | None:
-        """Return one launch."""
-        ...
-
-    def secrets(self, launch_id: str) -> "SealedSecrets":
-        """Return the sealed secrets of a launch."""
-        ...
-
-    def set_root(self, launch_id: str, sealed_root: bytes) -> None:
-        """Keep the sealed proven root."""
-        ...
-
-    def advance(
-        self, launch_id: str, from_state: LaunchState, to_state: LaunchState, **changes: object
-    ) -> Launch:
-        """Move a launch on, if it still is in ``from_state``.
-
-        Raises:
-            Conflict: it is not, or the table has no such step.
-        """
-        ...
-
-    def open(self) -> Sequence[Launch]:
-        """Return every launch that is not gone."""
-        ...
-
-    def by_miner(self, hotkey: str, *, include_gone_since_s: int) -> Sequence[Launch]:
-        """Return a miner's open launches and those that went since a time."""
-        ...
-
-    def prolong(self, launch_id: str, lease_until_s: int) -> None:
-        """Record a renewal that the instance has confirmed."""
-        ...
-
-
-class SealedSecrets(Protocol):
-    """The sealed columns of one launch."""
-
-    sealed_private_key: bytes
-    sealed_ticket: bytes
-    sealed_root: bytes | None
-
-
-class ProofStore(Protocol):
-    """Where proofs are kept."""
-
-    def insert(self, proof: Proof) -> None:
-        """Keep one proof."""
-        ...
-
-
-class Catalog(Protocol):
-    """Chutes and images that launches are for."""
-
-    def chute(self, chute_id: str) -> Chute | None:
-        """Return the current version of a chute, deleted ones included."""
-        ...
-
-    def live_chutes(self) -> Sequence[Chute]:
-        """Return all chutes that are not deleted."""
-        ...
-
-    def image(self, image_id: str) -> Image | None:
-        """Return an image."""
         ...
 
 

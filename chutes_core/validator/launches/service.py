@@ -19,9 +19,10 @@ from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
 from chutes_core.validator.launches.leases import LeaseBook
-from chutes_core.validator.launches.ports import Catalog, ChainView, LaunchStore, Miner
+from chutes_core.validator.launches.ports import ChainView, Miner
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.launches.wanted import Wanted
+from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import (
     ImageRef,
     LaunchEvent,
@@ -53,8 +54,7 @@ class Launches:
     def __init__(
         self,
         *,
-        store: LaunchStore,
-        catalog: Catalog,
+        store: Store,
         chain: ChainView,
         wanted: Wanted,
         leases: LeaseBook,
@@ -65,7 +65,6 @@ class Launches:
         on_gone: Callable[[str], None],
     ) -> None:
         self._store = store
-        self._catalog = catalog
         self._chain = chain
         self._wanted = wanted
         self._leases = leases
@@ -111,7 +110,7 @@ class Launches:
             if event.instance_public_key is None:
                 raise Invalid("no_public_key", "a listening instance has a public key")
             launch = await asyncio.to_thread(
-                self._store.advance,
+                self._store.launches.advance,
                 launch_id,
                 LaunchState.REQUESTED,
                 LaunchState.LISTENING,
@@ -124,7 +123,7 @@ class Launches:
         """Return a miner's launches: open ones, and those that ended within the last hour."""
         since_s = self._clock.now_s() - GONE_SHOWN_S
         launches = await asyncio.to_thread(
-            self._store.by_miner, hotkey, include_gone_since_s=since_s
+            self._store.launches.by_miner, hotkey, include_gone_since_s=since_s
         )
         return LaunchList(launches=tuple(status_of(launch) for launch in launches))
 
@@ -161,7 +160,7 @@ class Launches:
             requested_at_s=now_s,
             deadline_s=now_s + self._limits.listen_deadline_s,
         )
-        self._store.insert(
+        self._store.launches.insert(
             launch,
             sealed_private_key=self._vault.seal(launch_id, "key", keys.private),
             sealed_ticket=self._vault.seal(launch_id, "ticket", ticket),
@@ -184,7 +183,7 @@ class Launches:
             raise Forbidden("test_proof_refused", REASON_TEXT[Reason.TEST_PROOF_REFUSED])
 
     def _check_free(self, hotkey: str, uuids: tuple[str, ...]) -> None:
-        for launch in self._store.open():
+        for launch in self._store.launches.open():
             taken = set(uuids) & set(launch.gpu_uuids)
             if taken and launch.miner_hotkey == hotkey:
                 raise Conflict(
@@ -194,7 +193,7 @@ class Launches:
                 )
 
     def _image(self, chute: Chute) -> Image:
-        image = self._catalog.image(chute.image_id)
+        image = self._store.images.get(chute.image_id)
         if image is None or image.state != "built":
             raise Conflict("not_wanted", "the chute's image is not there any more")
         return image
@@ -230,7 +229,7 @@ class Launches:
         )
 
     def _own(self, hotkey: str, launch_id: str) -> Launch:
-        launch = self._store.get(launch_id)
+        launch = self._store.launches.get(launch_id)
         if launch is None or launch.miner_hotkey != hotkey:
             raise NotFound("no_such_launch", f"you have no launch {launch_id}")
         return launch
@@ -238,7 +237,7 @@ class Launches:
     def _end(self, launch: Launch, event: LaunchEvent) -> Launch:
         while launch.state is not LaunchState.GONE:
             try:
-                return self._store.advance(
+                return self._store.launches.advance(
                     launch.launch_id,
                     launch.state,
                     LaunchState.GONE,

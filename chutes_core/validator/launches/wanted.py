@@ -13,7 +13,8 @@ from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.demand import ChuteDemand
 from chutes_core.validator.domain.launches import Launch, LaunchState
 from chutes_core.validator.domain.money import rao_per_hour
-from chutes_core.validator.launches.ports import Catalog, DemandView, LaunchStore
+from chutes_core.validator.launches.ports import DemandView
+from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import WantedChute
 
 _LEAVING = (LaunchState.DRAINING, LaunchState.GONE)
@@ -22,19 +23,16 @@ _LEAVING = (LaunchState.DRAINING, LaunchState.GONE)
 class Wanted:
     """Counts what there is against what demand asks for."""
 
-    def __init__(
-        self, *, catalog: Catalog, launches: LaunchStore, demand: DemandView, tao_usd_micros: int
-    ) -> None:
-        self._catalog = catalog
-        self._launches = launches
+    def __init__(self, *, store: Store, demand: DemandView, tao_usd_micros: int) -> None:
+        self._store = store
         self._demand = demand
         self._tao_usd_micros = tao_usd_micros
 
     def listed(self, now_s: int) -> list[WantedChute]:
         """Return every chute that misses instances."""
-        loads = loads_of(self._launches.open())
+        loads = loads_of(self._store.launches.open())
         wanted = []
-        for chute in self._catalog.live_chutes():
+        for chute in self._store.chutes.all_live():
             missing = self._missing(chute, loads, now_s)
             if missing > 0:
                 wanted.append(self._describe(chute, missing))
@@ -51,12 +49,12 @@ class Wanted:
             Conflict: ``not_wanted``.
             Invalid: ``wrong_gpus``.
         """
-        chute = self._catalog.chute(chute_id)
+        chute = self._store.chutes.get(chute_id)
         if chute is None or chute.version != version:
             raise Conflict(
                 "not_wanted", "no such chute, or a newer version", hint="ask for the wanted list"
             )
-        loads = loads_of(self._launches.open())
+        loads = loads_of(self._store.launches.open())
         if self._missing(chute, loads, now_s) < 1:
             raise Conflict(
                 "not_wanted", f"{chute.name} has its instances", hint="another miner came first"
