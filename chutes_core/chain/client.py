@@ -1,0 +1,335 @@
+"""Everything a neuron says to the chain and reads from it, behind blocking, bounded calls.
+
+The entrance of chain/ (the caller uses one thread, by asyncio.to_thread). Invariants: reads are of
+the finalized head; a write succeeds only at finality; announcements are idempotent (what the chain
+already says is not sent again); weights are never sent twice within the subnet's rate limit.
+"""
+
+import ipaddress
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import bittensor as bt
+from bittensor_core import Keypair
+
+from chutes_core.base.errors import ChainError, Exhausted, Invalid
+from chutes_core.chain.commitments import commitment_fields, commitment_text
+from chutes_core.chain.connection import Connection, Patience, Sleep
+from chutes_core.chain.extrinsics import Build, Receipt, finalized_head, submit
+from chutes_core.chain.genesis import is_devnet_header
+from chutes_core.chain.metagraph import Metagraph, Neuron, read_metagraph
+from chutes_core.chain.subnet import U16_MAX, Subnet, read_subnet
+
+_AXON_VERSION = 1
+_AXON_PROTOCOL = 4
+
+
+@dataclass(frozen=True)
+class BlockRef:
+    """A finalized block."""
+
+    number: int
+    hash: str
+
+
+class ChainClient:
+    """One subnet of one chain, over one node. Build it with `connect`."""
+
+    def __init__(
+        self, connection: Connection, netuid: int, genesis_hash: str, *, is_devnet: bool
+    ) -> None:
+        self._connection = connection
+        self._write_lock = threading.Lock()
+        self.netuid = netuid
+        self.genesis_hash = genesis_hash
+        self.is_devnet = is_devnet
+
+    @classmethod
+    def connect(
+        cls,
+        url: str,
+        netuid: int,
+        *,
+        patience: Patience | None = None,
+        sleep: Sleep = time.sleep,
+    ) -> "ChainClient":
+        """Connect to a node and read which chain it serves.
+
+        Args:
+            url: ``ws://`` or ``wss://`` address, or a network name that the SDK knows.
+            netuid: the subnet that every call is about.
+            patience: time limits and retries.
+            sleep: waits between tries; a test passes its own.
+
+        Raises:
+            Unavailable: ``chain_unreachable`` or ``chain_timeout``.
+            Invalid: ``unknown_network``.
+        """
+        try:
+            _, endpoint = bt.settings.resolve_endpoint(url)
+        except ValueError as error:
+            raise Invalid("unknown_network", str(error), hint="pass a ws:// URL") from error
+        connection = Connection(endpoint, patience or Patience(), sleep)
+        try:
+            genesis_hash, header = connection.read(_read_genesis, "read the genesis header")
+            is_devnet = is_devnet_header(header, genesis_hash)
+        except BaseException:
+            connection.close()
+            raise
+        return cls(connection, netuid, genesis_hash, is_devnet=is_devnet)
+
+    def close(self) -> None:
+        """Close the connection; later calls raise ``chain_closed``."""
+        self._connection.close()
+
+    def __enter__(self) -> "ChainClient":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def finalized(self) -> BlockRef:
+        """Return the finalized head.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+        return BlockRef(*self._connection.read(finalized_head, "read the finalized head"))
+
+    def metagraph(self) -> Metagraph:
+        """Return the neurons of the subnet at the finalized head.
+
+        Raises:
+            NotFound: ``no_such_subnet``.
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> Metagraph:
+            return await read_metagraph(substrate, self.netuid, *await finalized_head(substrate))
+
+        return self._connection.read(read, "read the metagraph")
+
+    def subnet(self) -> Subnet:
+        """Return the subnet's parameters and epoch schedule at the finalized head.
+
+        Raises:
+            NotFound: ``no_such_subnet``.
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> Subnet:
+            return await read_subnet(substrate, self.netuid, *await finalized_head(substrate))
+
+        return self._connection.read(read, "read the subnet")
+
+    def commitments(self) -> dict[str, str]:
+        """Return the plain text that each hotkey has committed on the subnet.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> dict[str, str]:
+            _, block_hash = await finalized_head(substrate)
+            pairs = await substrate.query_map(
+                *_item(bt.storage.Commitments.CommitmentOf), [self.netuid], block_hash=block_hash
+            )
+            texts = {str(hotkey): commitment_text(record) for hotkey, record in pairs}
+            return {hotkey: text for hotkey, text in texts.items() if text}
+
+        return self._connection.read(read, "read the commitments")
+
+    def owner_of(self, hotkey_ss58: str) -> str | None:
+        """Return the coldkey that owns a hotkey on chain, or None where nobody does.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> str | None:
+            _, block_hash = await finalized_head(substrate)
+            owner = await substrate.query(*_item(_OWNER), [hotkey_ss58], block_hash=block_hash)
+            return None if not owner or str(owner) == _NOBODY else str(owner)
+
+        return self._connection.read(read, "read the owner of a hotkey")
+
+    def balance_rao(self, address_ss58: str) -> int:
+        """Return the free balance of an account at the finalized head, in rao.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> int:
+            _, block_hash = await finalized_head(substrate)
+            account = await substrate.query(
+                "System", "Account", [address_ss58], block_hash=block_hash
+            )
+            return int(account["data"]["free"])
+
+        return self._connection.read(read, "read a balance")
+
+    def serve_axon(self, hotkey: Keypair, ip: str, port: int) -> Receipt | None:
+        """Announce where the hotkey's neuron listens; None where the chain already says so.
+
+        Raises:
+            Invalid: ``bad_axon_address``.
+            ChainError: refused, e.g. ``not_registered`` or ``coldkey_cannot_pay``.
+            Unavailable: the node stayed unreachable.
+        """
+        try:
+            address = ipaddress.ip_address(ip)
+        except ValueError as error:
+            raise Invalid("bad_axon_address", f"{ip!r} is not an IP address") from error
+        if not 0 < port < 65_536:
+            raise Invalid("bad_axon_address", f"{port} is not a port")
+        with self._write_lock:
+            neuron = self._own_neuron(hotkey.ss58_address)
+            if (neuron.axon_ip, neuron.axon_port) == (str(address), port):
+                return None
+            call = bt.calls.SubtensorModule.serve_axon(
+                netuid=self.netuid,
+                version=_AXON_VERSION,
+                ip=int(address),
+                port=port,
+                ip_type=address.version,
+                protocol=_AXON_PROTOCOL,
+                placeholder1=0,
+                placeholder2=0,
+            )
+            return submit(self._connection, composed(call), hotkey, "serve the axon")
+
+    def set_commitment(self, hotkey: Keypair, text: str) -> Receipt | None:
+        """Commit a text of at most 128 bytes; None where the chain already says so.
+
+        Raises:
+            Invalid: ``commitment_too_long``.
+            ChainError: refused, e.g. ``not_registered`` or ``coldkey_cannot_pay``.
+            Unavailable: the node stayed unreachable.
+        """
+        fields = commitment_fields(text)
+        with self._write_lock:
+            self._own_neuron(hotkey.ss58_address)
+            if self.commitments().get(hotkey.ss58_address) == text:
+                return None
+            call = bt.calls.Commitments.set_commitment(netuid=self.netuid, info=fields)
+            return submit(self._connection, composed(call), hotkey, "set the commitment")
+
+    def set_weights(self, hotkey: Keypair, weights: Mapping[int, int], version_key: int) -> Receipt:
+        """Send a weight vector, plainly or as a timelocked commit as the subnet demands.
+
+        Args:
+            hotkey: the validator's.
+            weights: uid to u16; passed to the chain unaltered where commit-reveal is off.
+            version_key: the weights version that the vector was made for.
+
+        Returns:
+            The receipt of the finalized extrinsic.
+
+        Raises:
+            Invalid: ``bad_weights``.
+            Exhausted: ``weights_rate_limited``: the last vector is too fresh; nothing was sent.
+            ChainError: refused, e.g. ``no_validator_permit`` or ``coldkey_cannot_pay``.
+            Unavailable: ``extrinsic_in_flight``, or the node stayed unreachable.
+            TimedOut: ``extrinsic_unknown``.
+        """
+        pairs = sorted(weights.items())
+        if not any(value for _, value in pairs):
+            raise Invalid("bad_weights", "a weight vector needs a weight above zero")
+        if any(not 0 <= part <= U16_MAX for pair in pairs for part in pair):
+            raise Invalid("bad_weights", "uids and weights lie between 0 and 65535")
+        with self._write_lock:
+            # the SDK's signer for an intent is anything that has an address and signs
+            build = self._weights_call(hotkey, pairs, version_key)
+            return submit(self._connection, build, hotkey, "set weights")
+
+    def call(self, coldkey: Any, generated_call: Any, doing: str) -> Receipt:
+        """Send one generated call signed by a coldkey; for scripts run where the coldkey is.
+
+        Raises:
+            ChainError: refused.
+            Unavailable: the node stayed unreachable.
+        """
+        with self._write_lock:
+            return submit(
+                self._connection, composed(generated_call), coldkey, doing, hotkey_signed=False
+            )
+
+    def _own_neuron(self, hotkey_ss58: str) -> Neuron:
+        neuron = self.metagraph().by_hotkey(hotkey_ss58)
+        if neuron is None:
+            raise ChainError(
+                "not_registered",
+                f"the hotkey {hotkey_ss58} is not registered on subnet {self.netuid}",
+                hint="register it where the coldkey is: scripts/register.py",
+            )
+        return neuron
+
+    def _weights_call(
+        self, hotkey: Keypair, pairs: list[tuple[int, int]], version_key: int
+    ) -> Build:
+        async def build(substrate: bt.RpcSubstrate) -> Any:
+            # read again after the pool was found empty: what was sent before counts now
+            head = await finalized_head(substrate)
+            subnet = await read_subnet(substrate, self.netuid, *head)
+            metagraph = await read_metagraph(substrate, self.netuid, *head)
+            neuron = metagraph.by_hotkey(hotkey.ss58_address)
+            if neuron is not None:
+                _check_rate(neuron, subnet)
+            if subnet.commit_reveal:
+                intent = bt.SetWeights(
+                    netuid=self.netuid, weights=dict(pairs), version_key=version_key
+                )
+                return await intent.build(substrate, hotkey)
+            return await substrate.compose(  # type: ignore[no-untyped-call]  # the SDK's
+                bt.calls.SubtensorModule.set_weights(
+                    netuid=self.netuid,
+                    dests=[uid for uid, _ in pairs],
+                    weights=[value for _, value in pairs],
+                    version_key=version_key,
+                )
+            )
+
+        return build
+
+
+_OWNER = bt.storage.SubtensorModule.Owner
+_NOBODY = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"
+"""SS58 of 32 zero bytes: the default that the chain answers for a hotkey nobody owns."""
+
+
+def composed(call: Any) -> Build:
+    """Return a builder for a call that needs nothing but composing."""
+
+    async def build(substrate: bt.RpcSubstrate) -> Any:
+        return await substrate.compose(call)  # type: ignore[no-untyped-call]  # the SDK's
+
+    return build
+
+
+def _check_rate(neuron: Neuron, subnet: Subnet) -> None:
+    since = subnet.block - neuron.last_update
+    if neuron.last_update and since < subnet.weights_rate_limit:
+        blocks = subnet.weights_rate_limit - since
+        raise Exhausted(
+            "weights_rate_limited",
+            f"the last weights are {since} blocks old; the limit is {subnet.weights_rate_limit}",
+            hint=f"wait {blocks} blocks",
+            retry_after_s=max(1, blocks * subnet.block_ms // 1_000),
+            blocks=blocks,
+        )
+
+
+def _item(item: Any) -> tuple[str, str]:
+    return str(item[0]), str(item[1])
+
+
+async def _read_genesis(substrate: bt.RpcSubstrate) -> tuple[str, Mapping[str, Any]]:
+    genesis_hash = await substrate.block_hash(0)
+    header = await substrate.raw.rpc_request("chain_getHeader", [genesis_hash])
+    if not isinstance(header, dict):
+        raise ChainError("bad_header", "the node has no header of block 0", hint="use another node")
+    return genesis_hash, header

@@ -1,0 +1,169 @@
+"""One connection to a Subtensor node: the SDK's asynchronous backend behind blocking calls.
+
+Below chain/client. The SDK has its own blocking facade, but without a time limit per call; so this
+room runs one private event loop on a thread and bounds every call. Invariant: a read is tried
+again, with back-off and on a fresh connection, a bounded number of times; a write never is, since
+only its caller can know whether the first try reached the pool.
+"""
+
+import asyncio
+import contextlib
+import threading
+import time
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import bittensor as bt
+from websockets.exceptions import WebSocketException
+
+from chutes_core.base.errors import ChutesError, Unavailable
+from chutes_core.chain.failures import NODE_LOST, refused, unreachable
+
+T = TypeVar("T")
+Sleep = Callable[[float], None]
+
+_CLOSE_TIMEOUT_S = 5.0
+_DOWN = (
+    asyncio.TimeoutError,
+    TimeoutError,
+    OSError,
+    WebSocketException,
+    bt.RpcConnectionError,
+    bt.ConnectionNotReady,
+)
+
+
+@dataclass(frozen=True)
+class Patience:
+    """Limits of one connection: seconds per call and per extrinsic, tries of a read, back-off."""
+
+    call_timeout_s: float = 20.0
+    finality_timeout_s: float = 180.0
+    attempts: int = 4
+    first_backoff_s: float = 0.5
+    max_backoff_s: float = 8.0
+
+
+class Connection:
+    """Blocking access to one node; safe to call from several threads, one call at a time."""
+
+    def __init__(
+        self,
+        url: str,
+        patience: Patience,
+        sleep: Sleep = time.sleep,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.url = url
+        self.patience = patience
+        self._sleep = sleep
+        self._monotonic = monotonic
+        self._lock = threading.RLock()
+        self._substrate: bt.RpcSubstrate | None = None
+        self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
+        self._thread = threading.Thread(
+            target=self._loop.run_forever, name="chutes-chain", daemon=True
+        )
+        self._thread.start()
+
+    def read(self, operation: Callable[[bt.RpcSubstrate], Awaitable[T]], doing: str) -> T:
+        """Return what ``operation`` reads, on a fresh connection where the old one fails.
+
+        Raises:
+            Unavailable: the node stayed unreachable for all attempts.
+            ChainError: the node answered with an error.
+        """
+        with self._lock:
+            backoff_s = self.patience.first_backoff_s
+            for attempt in range(1, self.patience.attempts + 1):
+                try:
+                    return self._once(operation, doing, self.patience.call_timeout_s)
+                except Unavailable as error:
+                    if error.code not in NODE_LOST:
+                        raise
+                    self._drop()
+                    if attempt == self.patience.attempts:
+                        raise
+                self._sleep(backoff_s)
+                backoff_s = min(2 * backoff_s, self.patience.max_backoff_s)
+            raise AssertionError("the loop returns or raises")
+
+    def write(self, operation: Callable[[bt.RpcSubstrate], Awaitable[T]], doing: str) -> T:
+        """Return what ``operation`` did; one try, with the time limit of an extrinsic.
+
+        Raises:
+            Unavailable: the node was lost; whether the write took place is unknown.
+            ChainError: the chain refused it.
+        """
+        with self._lock:
+            try:
+                return self._once(operation, doing, self.patience.finality_timeout_s)
+            except Unavailable as error:
+                if error.code in NODE_LOST:
+                    self._drop()
+                raise
+
+    def monotonic_s(self) -> float:
+        """Return the clock by which time limits over several calls are kept."""
+        return self._monotonic()
+
+    def close(self) -> None:
+        """Close the socket and stop the thread; calling it twice does nothing more."""
+        with self._lock:
+            if self._loop is None:
+                return
+            self._drop()
+            loop, self._loop = self._loop, None
+            loop.call_soon_threadsafe(loop.stop)
+            self._thread.join(_CLOSE_TIMEOUT_S)
+            if not self._thread.is_alive():
+                loop.close()
+
+    def _once(
+        self,
+        operation: Callable[[bt.RpcSubstrate], Awaitable[T]],
+        doing: str,
+        timeout_s: float,
+    ) -> T:
+        try:
+            if self._substrate is None:
+                self._substrate = self._run(self._open(), self.patience.call_timeout_s)
+            substrate = self._substrate
+            return self._run(_awaited(operation, substrate), timeout_s)
+        except _DOWN as error:
+            raise unreachable(self.url, error) from error
+        except bt.BittensorError as error:
+            raise refused(error, doing, hotkey_signed=True) from error
+
+    async def _open(self) -> bt.RpcSubstrate:
+        substrate = bt.RpcSubstrate(self.url, fallback_endpoints=[], archive_endpoints=[])
+        await substrate.connect()
+        return substrate
+
+    def _drop(self) -> None:
+        substrate, self._substrate = self._substrate, None
+        if substrate is not None:
+            # the socket may be gone already; closing is only tidiness then
+            with contextlib.suppress(*_DOWN, bt.BittensorError):
+                self._run(substrate.close(), _CLOSE_TIMEOUT_S)
+
+    def _run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
+        if self._loop is None:
+            coroutine.close()
+            raise closed(self.url)
+        future = asyncio.run_coroutine_threadsafe(
+            asyncio.wait_for(coroutine, timeout_s), self._loop
+        )
+        return future.result()
+
+
+def closed(url: str) -> ChutesError:
+    """Return the error for a call on a connection that was closed."""
+    return Unavailable("chain_closed", f"the connection to {url} is closed", url=url)
+
+
+async def _awaited(
+    operation: Callable[[bt.RpcSubstrate], Awaitable[T]], substrate: bt.RpcSubstrate
+) -> T:
+    return await operation(substrate)

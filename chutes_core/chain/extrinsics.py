@@ -1,0 +1,175 @@
+"""Signs one extrinsic, sends it once, and says what became of it at finality.
+
+The choke point of every chain write (chain/client and chain/registration call it). Invariants: the
+hash is known before the bytes leave, so a lost connection is answered by looking for that hash in
+the finalized blocks of its era, never by signing again; success is ExtrinsicSuccess in a
+*finalized* block; a key with an extrinsic under way gets no second one (DESIGN section 4). The
+stored outbox that survives a crash of this process comes with a later issue; until then a caller
+asks the chain what happened (its neuron's last update) before it sends again.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import bittensor as bt
+
+from chutes_core.base.errors import ChainError, TimedOut, Unavailable
+from chutes_core.chain.connection import Connection
+from chutes_core.chain.failures import refused
+
+ERA_BLOCKS = 64
+"""Blocks for which a signature is good; afterwards an extrinsic that is in none of them is dead."""
+_UNCLEAR_S = 30.0
+"""How long to look for an extrinsic whose submission failed without a reason from the node."""
+
+Build = Callable[[bt.RpcSubstrate], Awaitable[Any]]
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """Where an extrinsic succeeded: the finalized block that holds it."""
+
+    extrinsic_hash: str
+    block_number: int
+    block_hash: str
+
+
+@dataclass(frozen=True)
+class _Signed:
+    extrinsic: Any
+    extrinsic_hash: str
+    from_block: int
+
+
+@dataclass(frozen=True)
+class _Sent:
+    failure: bt.ChainError | None
+
+
+async def finalized_head(substrate: bt.RpcSubstrate) -> tuple[int, str]:
+    """Return number and hash of the finalized head."""
+    number = await substrate.finalized_block_number()
+    return number, await substrate.block_hash(number)
+
+
+def submit(
+    connection: Connection, build: Build, signer: Any, doing: str, *, hotkey_signed: bool = True
+) -> Receipt:
+    """Sign the call that ``build`` composes, send it and wait until its block is finalized.
+
+    Args:
+        connection: to the node.
+        build: composes the call on a connected backend.
+        signer: keypair of the signing account.
+        doing: what this is, for error messages, e.g. ``serve the axon``.
+        hotkey_signed: the signer is a hotkey, so that its coldkey pays the fee.
+
+    Raises:
+        ChainError: the chain refused the call, or its dispatch failed; code and hint say why.
+        Unavailable: ``extrinsic_in_flight``, or the node is unreachable (nothing was sent).
+        TimedOut: ``extrinsic_unknown``: it was sent, and its fate is not known yet.
+    """
+    signed = connection.read(lambda substrate: _sign(substrate, build, signer), doing)
+    failure = _send(connection, signed, signer, doing)
+    if failure is not None and failure.name:
+        raise refused(failure, doing, hotkey_signed=hotkey_signed) from failure
+    limit_s = connection.patience.finality_timeout_s if failure is None else _UNCLEAR_S
+    result = _await_finality(connection, signed, doing, limit_s)
+    if result is None and failure is not None:
+        raise refused(failure, doing, hotkey_signed=hotkey_signed) from failure
+    if result is None:
+        raise TimedOut(
+            "extrinsic_unknown",
+            f"cannot {doing}: extrinsic {signed.extrinsic_hash} is in no finalized block yet",
+            hint="look at the chain before trying again; it may still be included",
+            extrinsic_hash=signed.extrinsic_hash,
+        )
+    outcome, number, block_hash = result
+    if not outcome.success:
+        cause = outcome.error or bt.ChainError(outcome.message)
+        raise refused(cause, doing, hotkey_signed=hotkey_signed) from cause
+    return Receipt(signed.extrinsic_hash, number, block_hash)
+
+
+async def _sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> _Signed:
+    address = signer.ss58_address
+    substrate.raw.clear_nonce_cache_for_account(address)
+    next_index = await substrate.account_next_index(address)
+    # the pool was asked first: what it had sent before is finalized or dead at this head
+    number, block_hash = await finalized_head(substrate)
+    account = await substrate.query("System", "Account", [address], block_hash=block_hash)
+    if next_index != int(account["nonce"]):
+        raise Unavailable(
+            "extrinsic_in_flight",
+            "another extrinsic of this key is not finalized yet",
+            hint="wait for it; one extrinsic of a key is under way at a time",
+        )
+    built = await build(substrate)
+    call = getattr(built, "call", built)  # an intent may wrap its call with extras
+    extrinsic = await substrate.raw.create_signed_extrinsic(
+        call, signer, nonce=next_index, era={"period": ERA_BLOCKS, "current": number}
+    )
+    return _Signed(extrinsic, extrinsic.extrinsic_hash, number + 1)
+
+
+def _send(connection: Connection, signed: _Signed, signer: Any, doing: str) -> bt.ChainError | None:
+    """Send once; return the node's refusal, or None where it took it or may have taken it."""
+
+    async def send(substrate: bt.RpcSubstrate) -> _Sent:
+        result = await substrate.submit_signed(
+            signed.extrinsic, signer, wait_for_inclusion=False, wait_for_finalization=False
+        )
+        return _Sent(None if result.success else result.error or bt.ChainError(result.message))
+
+    try:
+        return connection.write(send, doing).failure
+    except Unavailable:
+        return None  # the node may have it: look for the hash
+
+
+def _await_finality(
+    connection: Connection, signed: _Signed, doing: str, limit_s: float
+) -> tuple[bt.ExtrinsicResult, int, str] | None:
+    """Look through the finalized blocks of the era; None where time ran out."""
+    last_block = signed.from_block + ERA_BLOCKS
+    search = _Search(signed.extrinsic_hash, signed.from_block, last_block)
+    deadline_s = connection.monotonic_s() + limit_s
+    while True:
+        found = connection.read(search.advance, doing)
+        if found is not None:
+            return found
+        if search.next_block > last_block:
+            raise ChainError(
+                "extrinsic_died",
+                f"cannot {doing}: extrinsic {signed.extrinsic_hash} is in no block of its era",
+                hint="the node dropped it; it can be sent again",
+                extrinsic_hash=signed.extrinsic_hash,
+            )
+        if connection.monotonic_s() >= deadline_s:
+            return None
+
+
+class _Search:
+    """Goes once through the finalized blocks; keeps its place over reconnections."""
+
+    def __init__(self, extrinsic_hash: str, next_block: int, last_block: int) -> None:
+        self.extrinsic_hash = extrinsic_hash
+        self.next_block = next_block
+        self.last_block = last_block
+
+    async def advance(
+        self, substrate: bt.RpcSubstrate
+    ) -> tuple[bt.ExtrinsicResult, int, str] | None:
+        """Look at every block finalized since; where there is none yet, wait for half a block."""
+        finalized = await substrate.finalized_block_number()
+        if finalized < self.next_block:
+            await asyncio.sleep(await substrate.block_time() / 2)
+        while self.next_block <= min(finalized, self.last_block):
+            block_hash = await substrate.block_hash(self.next_block)
+            result = await substrate.find_extrinsic(self.extrinsic_hash, block_hash)
+            if result is not None:
+                return result, self.next_block, block_hash
+            self.next_block += 1
+        return None
