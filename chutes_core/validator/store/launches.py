@@ -119,6 +119,15 @@ class LaunchRows:
         )
         return tuple(map(_launch, rows))
 
+    def last_gone_of(self, chute_id: str) -> Launch | None:
+        """Return the launch of a chute that ended last, or None."""
+        row = self._db.one(
+            "SELECT * FROM launches WHERE chute_id=? AND state='gone'"
+            " ORDER BY gone_at_s DESC, requested_at_s DESC LIMIT 1",
+            (chute_id,),
+        )
+        return None if row is None else _launch(row)
+
     def by_miner(self, miner_hotkey: str, include_gone_since_s: int) -> tuple[Launch, ...]:
         """Return a miner's open launches and those that ended at or after a time, oldest first."""
         rows = self._db.all(

@@ -1,0 +1,192 @@
+"""One attestation from hello to rekey, on a blocking socket in a process of its own.
+
+Path: attest/attestor -> here -> relay -> runner/session -> prover -> back -> verdicts. Everything
+is built before leg 1 is sent; times are taken at this socket, with no event loop in between.
+Invariant: leg 2 goes out only after every GPU has answered leg 1 (the barrier), and root 1 exists
+only where every GPU passed and the instance confirmed the rekeying.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from pydantic import ValidationError
+
+from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut, Unavailable
+from chutes_core.validator.attest.challenges import (
+    SECRET_BYTES,
+    Objection,
+    Prepared,
+    check_devices,
+    prepare,
+    read_warms,
+)
+from chutes_core.validator.attest.verdicts import attestation, judge, refused
+from chutes_core.validator.domain.launches import Reason
+from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
+from chutes_core.wire.blocking import BlockingConnection, open_blocking
+from chutes_core.wire.frames import Frame, FrameKind, pack_leg, unpack_leg
+from chutes_core.wire.launch import FrameError, Warm
+from chutes_core.wire.sealing import UNPROVEN, KeyPair, agree_root, rekey_root
+from graval.messages import Warm as ProverWarm
+from graval.verifier import session_key_material
+
+PINGS = 5
+CONNECT_TIMEOUT_S = 5.0
+PING_TIMEOUT_S = 5.0
+REKEY_TIMEOUT_S = 60.0
+ANSWER_BYTES = 32
+
+Monotonic = Callable[[], int]
+"""A monotonic clock in microseconds."""
+
+
+@dataclass
+class LegResult:
+    """Answers and times (microseconds since the leg was sent) by GPU index."""
+
+    answers: dict[int, bytes] = field(default_factory=dict)
+    times_us: dict[int, int] = field(default_factory=dict)
+
+
+def system_monotonic_us() -> int:
+    """Return the process's monotonic clock in microseconds."""
+    return time.monotonic_ns() // 1_000
+
+
+def run_session(plan: AttestPlan, *, now_us: Monotonic = system_monotonic_us) -> Attestation:
+    """Attest one instance; every failure is an outcome with a reason, never an exception."""
+    try:
+        keys = KeyPair.from_private(plan.validator_private_key)
+        root = agree_root(
+            keys, plan.instance_public_key, launch_id=plan.launch_id, validator_public=keys.public
+        )
+        with open_blocking(
+            plan.host,
+            plan.port,
+            root=root,
+            ticket=plan.ticket,
+            launch_id=plan.launch_id,
+            generation=UNPROVEN,
+            timeout_s=CONNECT_TIMEOUT_S,
+        ) as connection:
+            return _Session(plan, connection, root, now_us).run()
+    except Objection as objection:
+        return refused(plan, objection.reason, objection.detail)
+    except ChutesError as error:
+        return refused(plan, _reason_of(error), str(error))
+
+
+class _Session:
+    def __init__(
+        self, plan: AttestPlan, connection: BlockingConnection, root: bytes, now_us: Monotonic
+    ) -> None:
+        self._plan = plan
+        self._connection = connection
+        self._root = root
+        self._now_us = now_us
+
+    def run(self) -> Attestation:
+        warms = self._hello()
+        check_devices(self._plan, warms)
+        rtt_us = self._round_trip_us()
+        secret = secrets.token_bytes(SECRET_BYTES)
+        prepared = prepare(self._plan, warms, rtt_us, secret=secret)
+        first = self._leg(1, prepared)
+        # The barrier: every memory must be full at once, so nobody scans before all have filled.
+        full = len(first.answers) == len(prepared.challenges)
+        second = self._leg(2, prepared) if full else LegResult()
+        proof = judge(
+            self._plan,
+            prepared,
+            (first.answers, second.answers),
+            (first.times_us, second.times_us),
+            rtt_us=rtt_us,
+            secret=secret,
+        )
+        if not proof.accepted:
+            return attestation(proof)
+        answers = [(first.answers[i], second.answers[i]) for i in range(len(warms))]
+        return attestation(proof, root=self._rekey(session_key_material(answers)))
+
+    def _hello(self) -> tuple[ProverWarm, ...]:
+        self._connection.send(FrameKind.HELLO, b"{}")
+        frame = self._receive(FrameKind.WARM, self._plan.warm_timeout_s)
+        try:
+            warm = Warm.model_validate_json(frame.payload)
+        except ValidationError as error:
+            raise Objection(Reason.PROTOCOL, "WARM is not what version 1 says") from error
+        if bytes.fromhex(warm.instance_public_key) != self._plan.instance_public_key:
+            raise Objection(Reason.PROTOCOL, "WARM names another instance key")
+        return read_warms(warm.devices)
+
+    def _round_trip_us(self) -> int:
+        """Return the least of five round trips on this connection, in microseconds."""
+        least = None
+        for _ in range(PINGS):
+            payload = secrets.token_bytes(8)
+            sent_us = self._now_us()
+            self._connection.send(FrameKind.PING, payload)
+            frame = self._receive(FrameKind.PONG, PING_TIMEOUT_S)
+            elapsed_us = self._now_us() - sent_us
+            if frame.payload != payload:
+                raise Objection(Reason.PROTOCOL, "PONG echoes something else")
+            least = elapsed_us if least is None else min(least, elapsed_us)
+        assert least is not None
+        return least
+
+    def _leg(self, leg: int, prepared: Prepared) -> LegResult:
+        """Send one leg to every GPU and gather answers until all are in or the deadline passed."""
+        sent_us = self._now_us()
+        for index, challenge in enumerate(prepared.challenges):
+            message = challenge.leg1 if leg == 1 else challenge.leg2
+            self._connection.send(FrameKind.LEG, pack_leg(index, leg, message.to_bytes()))
+        due_us = max(d.leg1_us if leg == 1 else d.leg2_us for d in prepared.deadlines)
+        result = LegResult()
+        while len(result.answers) < len(prepared.challenges):
+            left_us = sent_us + due_us - self._now_us()
+            if left_us <= 0:
+                break
+            try:
+                frame = self._receive(FrameKind.ANSWER, left_us / 1_000_000)
+            except TimedOut:
+                break
+            self._take(frame, leg, result, len(prepared.challenges), sent_us)
+        return result
+
+    def _take(self, frame: Frame, leg: int, result: LegResult, count: int, sent_us: int) -> None:
+        elapsed_us = self._now_us() - sent_us
+        index, answered_leg, answer = unpack_leg(frame.payload)
+        fits = answered_leg == leg and index < count and index not in result.answers
+        if not fits or len(answer) != ANSWER_BYTES:
+            raise Objection(Reason.PROOF_MALFORMED, f"an answer to leg {leg} does not fit it")
+        result.answers[index] = answer
+        result.times_us[index] = elapsed_us
+
+    def _rekey(self, answers: bytes) -> bytes:
+        self._connection.send(FrameKind.REKEY)
+        self._receive(FrameKind.REKEYED, REKEY_TIMEOUT_S)
+        return rekey_root(self._root, answers, launch_id=self._plan.launch_id)
+
+    def _receive(self, kind: FrameKind, timeout_s: float) -> Frame:
+        frame = self._connection.receive(timeout_s)
+        if frame.kind is FrameKind.ERROR:
+            raise Objection(Reason.PROTOCOL, _error_text(frame))
+        if frame.kind is not kind:
+            raise Objection(Reason.PROTOCOL, f"{frame.kind.name} came in place of {kind.name}")
+        return frame
+
+
+def _error_text(frame: Frame) -> str:
+    try:
+        error = FrameError.model_validate_json(frame.payload)
+    except ValidationError:
+        return "the instance sent an unreadable error"
+    return f"{error.code}: {error.message}"
+
+
+def _reason_of(error: ChutesError) -> Reason:
+    if isinstance(error, ProtocolError):
+        return Reason.PROTOCOL
+    return Reason.UNREACHABLE if isinstance(error, Unavailable) else Reason.PROTOCOL

@@ -1,0 +1,95 @@
+"""Queries miners for their inventories, and other validators for the leases they know.
+
+Path: validator/loops -> here -> wire/peers -> leases. Invariant: one slow or hostile peer delays
+nobody else (bounded answers, bounded time, all at once), and nothing heard is believed beyond its
+signatures.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import aiohttp
+from loguru import logger
+from pydantic import ValidationError
+
+from chutes_core.base.errors import ChutesError
+from chutes_core.validator.launches.leases import LeaseBook
+from chutes_core.wire.control import Inventory, LeaseList
+from chutes_core.wire.peers import SignedClient
+
+MAX_LEASES_BYTES = 4 * 1024 * 1024
+PEER_TIMEOUT_S = 5.0
+
+
+@dataclass(frozen=True)
+class MinerAddress:
+    """A serving miner as the metagraph announces it."""
+
+    hotkey: str
+    ip: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        """Return the base URL with the literal IP."""
+        host = f"[{self.ip}]" if ":" in self.ip else self.ip
+        return f"http://{host}:{self.port}"
+
+
+class Inventories:
+    """The last inventory of every miner that answered."""
+
+    def __init__(self, client: SignedClient, leases: LeaseBook) -> None:
+        self._client = client
+        self._leases = leases
+        self._known: dict[str, Inventory] = {}
+
+    @property
+    def known(self) -> Mapping[str, Inventory]:
+        """Return hotkey -> last inventory."""
+        return self._known
+
+    async def query(self, miners: Sequence[MinerAddress]) -> int:
+        """Ask all miners at once; return how many answered.
+
+        A miner that does not answer keeps no inventory: what it had is not offered any more.
+        """
+        answers = await asyncio.gather(*(self._ask(miner) for miner in miners))
+        self._known = {answer.hotkey: answer for answer in answers if answer is not None}
+        for hotkey, inventory in self._known.items():
+            await asyncio.to_thread(self._leases.learn, inventory.leases, miner_hotkey=hotkey)
+        return len(self._known)
+
+    async def exchange(self, validators: Mapping[str, str]) -> int:
+        """Fetch the leases that other validators know; return how many were kept."""
+        lists = await asyncio.gather(*(_fetch_leases(url) for url in validators.values()))
+        kept = 0
+        for leases in lists:
+            kept += await asyncio.to_thread(self._leases.learn, leases.leases)
+        return kept
+
+    async def _ask(self, miner: MinerAddress) -> Inventory | None:
+        try:
+            inventory = await self._client.call(
+                "GET", miner.url, "/inventory", Inventory, peer_hotkey_ss58=miner.hotkey
+            )
+        except ChutesError as error:
+            logger.debug("inventory not answered", miner=miner.hotkey, error=error.code)
+            return None
+        return inventory if inventory.hotkey == miner.hotkey else None
+
+
+async def _fetch_leases(url: str) -> LeaseList:
+    timeout = aiohttp.ClientTimeout(total=PEER_TIMEOUT_S)
+    try:
+        async with (
+            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
+            session.get(url + "/leases", allow_redirects=False) as response,
+        ):
+            response.raise_for_status()
+            data = await response.content.read(MAX_LEASES_BYTES)
+        return LeaseList.model_validate_json(data)
+    except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ValidationError) as error:
+        logger.debug("leases not answered", url=url, error=type(error).__name__)
+        return LeaseList(leases=())

@@ -1,0 +1,119 @@
+"""Builds the gateway's picture from the store: keys, payers, chutes, active instances.
+
+Path: any change -> here -> Gateway.swap. Runs in a thread. Invariant: balances and `drained` are
+read in one transaction, so no invocation is ever counted twice or not at all against a payer.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+
+from chutes_core.validator.domain.accounts import FREE, Account
+from chutes_core.validator.domain.chutes import Chute
+from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
+from chutes_core.validator.domain.money import Rate, user_credit
+from chutes_core.validator.domain.snapshot import ChuteView, InstanceView, PayerView, Snapshot
+from chutes_core.validator.launches.vault import Vault
+from chutes_core.validator.store.database import Store
+
+RateOf = Callable[[Chute], Rate]
+
+
+def build(store: Store, vault: Vault, rate_of: RateOf) -> Snapshot:
+    """Return a new Snapshot of everything that calls are decided by."""
+    with store.transaction():
+        accounts = store.accounts.all()
+        keys = store.keys.all_live()
+        chutes = store.chutes.all_live()
+        launches = store.launches.open()
+        drained = store.invocations.drained()
+        payers = {account.user_id: _payer(store, account) for account in accounts}
+        active = [launch for launch in launches if launch.state is LaunchState.ACTIVE]
+        instances = _instances(store, vault, active, {chute.chute_id: chute for chute in chutes})
+        cold = {chute.chute_id: _cold_reason(store, chute, launches) for chute in chutes}
+    views = {
+        chute.chute_id: _chute(chute, rate_of(chute), cold[chute.chute_id]) for chute in chutes
+    }
+    return Snapshot(
+        keys={key.secret_sha256: key for key in keys},
+        payers=payers,
+        chutes=views,
+        slugs={view.slug: chute_id for chute_id, view in views.items()},
+        models=_models(chutes),
+        instances=instances,
+        drained=drained,
+    )
+
+
+def _payer(store: Store, account: Account) -> PayerView:
+    return PayerView(
+        user_id=account.user_id,
+        coldkey_ss58=account.coldkey_ss58,
+        spendable_rao=store.ledger.balance(user_credit(account.user_id)),
+        free=FREE in account.roles,
+    )
+
+
+def _chute(chute: Chute, rate: Rate, cold_reason: str) -> ChuteView:
+    return ChuteView(
+        chute_id=chute.chute_id,
+        slug=chute.slug,
+        name=chute.name,
+        owner_id=chute.user_id,
+        public=chute.public,
+        shared_with=chute.shared_with,
+        cords=chute.cords,
+        rate=rate,
+        concurrency=chute.concurrency,
+        standard_template=chute.standard_template,
+        cold_reason=cold_reason,
+    )
+
+
+def _instances(
+    store: Store, vault: Vault, active: Iterable[Launch], chutes: dict[str, Chute]
+) -> dict[str, tuple[InstanceView, ...]]:
+    found: dict[str, list[InstanceView]] = defaultdict(list)
+    for launch in active:
+        chute = chutes.get(launch.chute_id)
+        sealed = store.launches.secrets(launch.launch_id)
+        if chute is None or sealed.root is None:
+            continue
+        found[launch.chute_id].append(
+            InstanceView(
+                launch_id=launch.launch_id,
+                chute_id=launch.chute_id,
+                host=launch.relay_host,
+                port=launch.relay_port,
+                ticket=vault.reveal(launch.launch_id, "ticket", sealed.ticket),
+                root=vault.reveal(launch.launch_id, "root", sealed.root),
+                concurrency=chute.concurrency,
+            )
+        )
+    return {chute_id: tuple(views) for chute_id, views in found.items()}
+
+
+def _cold_reason(store: Store, chute: Chute, launches: Iterable[Launch]) -> str:
+    """Say why a chute has no instance, for callers and its developer."""
+    states = [launch.state for launch in launches if launch.chute_id == chute.chute_id]
+    if LaunchState.ACTIVE in states:
+        return ""
+    if states:
+        return f"an instance is on its way ({states[0].value})"
+    last = store.launches.last_gone_of(chute.chute_id)
+    if last is None or last.reason is Reason.SCALED_DOWN:
+        return "no miner with fitting GPUs has taken it up yet"
+    return f"the last instance ended: {REASON_TEXT[last.reason]}"
+
+
+def _models(chutes: Iterable[Chute]) -> dict[str, str]:
+    """Map the `model` of OpenAI-style calls to chutes: full names, and plain ones while unique."""
+    models: dict[str, str] = {}
+    plain: dict[str, list[str]] = defaultdict(list)
+    for chute in chutes:
+        models[f"{chute.username}/{chute.name}"] = chute.chute_id
+        models[chute.slug] = chute.chute_id
+        plain[chute.name].append(chute.chute_id)
+    for name, ids in plain.items():
+        if len(ids) == 1:
+            models.setdefault(name, ids[0])
+    return models

@@ -1,0 +1,81 @@
+"""The validator's settings: CHUTES_VALIDATOR_* variables, or options of neurons/validator.py.
+
+Invariant: frozen; money and prices are decimal strings here and integers everywhere else.
+"""
+
+import ipaddress
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from chutes_core.base.errors import Invalid
+from chutes_core.base.settings import RoleSettings
+from chutes_core.base.units import Rao, parse_tao
+
+
+class ValidatorSettings(RoleSettings):
+    """Everything that an operator of a validator decides."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", env_ignore_empty=True, env_prefix="CHUTES_VALIDATOR_"
+    )
+
+    wallet_path: Path = Path("~/.bittensor/wallets")
+    wallet_name: str = "default"
+    hotkey: str = "default"
+    allow_coldkey: bool = Field(default=False, description="devnet only")
+    chain_url: str = "wss://entrypoint-finney.opentensor.ai:443"
+    netuid: int = 64
+    data_dir: Path = Path("~/.chutes/validator")
+    host: str = "127.0.0.1"
+    port: int = Field(default=8000, ge=0, le=65535)
+    public_url: str | None = Field(default=None, description="committed on chain; default: bind")
+    domain: str = Field(default="", description="{slug}.{domain} serves a chute")
+    behind_proxy: bool = Field(default=False, description="TLS ends in front of this process")
+    runtime: Literal["process", "docker"] = "docker"
+    profile: Literal["test", "light", "periodic", "admission"] = "admission"
+    payment_treasury: str = Field(description="sr25519 public key (ss58) of the payment treasury")
+    deposit_treasury: str = Field(description="sr25519 public key (ss58) of the deposit treasury")
+    tao_usd: str = Field(default="400", description="price of one TAO in US dollars")
+    deploy_fee: bool = False
+    max_call_s: int = Field(default=600, ge=1, le=7200)
+    cold_wait_s: int = Field(default=60, ge=0, le=600)
+    poll_seconds: float = Field(default=6.0, gt=0)
+    renew_seconds: float = Field(default=60.0, gt=0)
+    lease_renewal_s: int = Field(default=900, ge=10)
+    lease_blocks: int = Field(default=300, ge=10)
+    calls_per_second: int = Field(default=50, ge=1, description="rate limit of one key")
+    log_level: str = "INFO"
+    json_logs: bool = False
+
+    @property
+    def tao_usd_micros(self) -> int:
+        """Return the price of one TAO in millionths of a US dollar."""
+        rao_like: Rao = parse_tao(self.tao_usd)  # nine decimals, exactly
+        micros = rao_like // 1_000
+        if micros < 1:
+            raise Invalid("bad_tao_usd", "the TAO price is zero", hint="e.g. tao_usd=400")
+        return micros
+
+    def check_binding(self) -> None:
+        """Refuse to serve plain HTTP to the world.
+
+        Raises:
+            Invalid: ``insecure_bind``.
+        """
+        loopback = self.host == "localhost" or _is_loopback(self.host)
+        if not loopback and not self.behind_proxy:
+            raise Invalid(
+                "insecure_bind",
+                f"{self.host} is reachable from outside and this server speaks plain HTTP",
+                hint="bind 127.0.0.1 behind a TLS proxy, or set behind_proxy where one stands",
+            )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
