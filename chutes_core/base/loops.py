@@ -1,0 +1,68 @@
+"""The one way a neuron does something again and again.
+
+A loop is a clock and one service call. Invariant: this is the only place that may catch every
+exception; it counts and logs what it caught, and a failing call never ends its loop or another.
+"""
+
+import asyncio
+import contextlib
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+from loguru import logger
+
+from chutes_core.base.errors import ChutesError
+
+
+class Loops:
+    """Runs periodic calls until closed."""
+
+    def __init__(self) -> None:
+        self._tasks: list[asyncio.Task[None]] = []
+        self.failures: Counter[str] = Counter()
+
+    def every(self, seconds: float, name: str, call: Callable[[], Awaitable[object]]) -> None:
+        """Call now, and again ``seconds`` after each end, until closed."""
+        self._tasks.append(asyncio.create_task(self._run(seconds, name, call), name=name))
+
+    async def close(self) -> None:
+        """Cancel all loops and wait until they have ended."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+
+    async def _run(self, seconds: float, name: str, call: Callable[[], Awaitable[object]]) -> None:
+        while True:
+            await self.once(name, call)
+            await asyncio.sleep(seconds)
+
+    async def once(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
+        """Make one call at the loop's edge: whatever it raises is counted and logged."""
+        try:
+            await call()
+        except ChutesError as error:
+            self.failures[name] += 1
+            logger.warning("loop call failed", loop=name, code=error.code, error=str(error))
+        except Exception as error:  # noqa: BLE001 # the edge: nothing above could handle it better
+            self.failures[name] += 1
+            logger.opt(exception=error).error("loop call failed", loop=name)
+
+
+class Signal:
+    """A wish that something be done soon; many wishes before it is done count as one."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+
+    def set(self) -> None:
+        """Wish."""
+        self._event.set()
+
+    async def wait(self, timeout_s: float) -> bool:
+        """Wait for a wish at most ``timeout_s`` seconds and take it; tell whether there was one."""
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._event.wait(), timeout_s)
+        wished = self._event.is_set()
+        self._event.clear()
+        return wished
