@@ -1,1 +1,11 @@
-"""What runs beside the chute's code: passive, serves cords over sealed connections."""
+"""Inside a chute's container: `python -m chutes_core.runner`, the instance side of a launch.
+
+Reading order: `__main__` (entrance), `app` (who is wired to whom), `server` (listener), `identity`
+(keys of the launch), `session` (frames of one connection), `proof` and `prover` (the graval
+children), `loader` (user code), `executor` and `exchange` (one call), `lifecycle` (when it ends).
+
+Two threads: the main thread runs the user's chute on an event loop of its own (`chute_loop`),
+where user code may block, import and install what it likes; a second thread runs the listener and
+every sealed connection, so leases, stops and pings never wait for user code.
+Invariant: the runner never dials out and holds no signing key.
+"""

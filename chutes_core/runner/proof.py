@@ -1,0 +1,126 @@
+"""The proof of one launch: provers warm, legs answered, then the keys move on.
+
+Path: session (HELLO, LEG, REKEY) -> here -> a `Prover` per GPU -> answers -> `Identity.rekey`.
+Invariant: one attempt at a time, at most one succeeds, and when `rekey` has returned every prover
+has exited, so that user code finds all VRAM free.
+"""
+
+import asyncio
+from importlib.metadata import PackageNotFoundError, version
+
+from chutes_core.base.errors import Conflict, ProtocolError
+from chutes_core.runner.identity import Identity
+from chutes_core.runner.prover import Prover
+from chutes_core.runner.settings import RunnerSettings
+from chutes_core.wire.control import Handshake
+from chutes_core.wire.launch import Warm
+
+
+class ProofGate:
+    """Lets one proof attempt run at a time."""
+
+    def __init__(self, settings: RunnerSettings, identity: Identity) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._attempt: ProofAttempt | None = None
+
+    def begin(self) -> "ProofAttempt":
+        """Return a new attempt; its holder ends it with `close`.
+
+        Raises:
+            Conflict: ``already_proven``, or ``proof_busy`` while another attempt runs.
+        """
+        if self._identity.proven:
+            raise Conflict("already_proven", "this instance has been proven")
+        if self._attempt is not None:
+            raise Conflict("proof_busy", "another connection runs a proof of this instance")
+        self._attempt = ProofAttempt(self._settings, self._identity)
+        return self._attempt
+
+    async def end(self, attempt: "ProofAttempt") -> None:
+        """End an attempt: its provers are gone when this returns."""
+        await attempt.close()
+        if self._attempt is attempt:
+            self._attempt = None
+
+    async def close(self) -> None:
+        """End whatever runs."""
+        if self._attempt is not None:
+            await self.end(self._attempt)
+
+
+class ProofAttempt:
+    """One attempt on one connection."""
+
+    def __init__(self, settings: RunnerSettings, identity: Identity) -> None:
+        self._settings = settings
+        self._identity = identity
+        self._provers: list[Prover] = []
+        self._busy: set[int] = set()
+        self._answers: dict[tuple[int, int], bytes] = {}
+        self._closed = False
+
+    async def warm(self) -> Warm:
+        """Start a prover per GPU and wait until all are warm.
+
+        Raises:
+            Unavailable: ``prover_…``.
+        """
+        for gpu in self._settings.gpus:
+            prover = await Prover.start(self._settings.graval_python, gpu)
+            if self._closed:  # the connection ended meanwhile
+                await prover.kill()
+                raise ProtocolError("proof_closed", "the proof was given up")
+            self._provers.append(prover)
+        waiting = (prover.warm(self._settings.prover_warm_s) for prover in self._provers)
+        devices = await asyncio.gather(*waiting)
+        return Warm(
+            handshake=Handshake(version=_version()),
+            instance_public_key=self._identity.public_key,
+            devices=tuple(body.hex() for body in devices),
+        )
+
+    async def answer(self, gpu: int, leg: int, body: bytes) -> bytes:
+        """Return GPU number ``gpu``'s answer (32 bytes) to leg 1 or 2.
+
+        Raises:
+            ProtocolError: no such GPU or leg, or one is under way there.
+            Unavailable: ``prover_…``.
+        """
+        if gpu >= len(self._provers) or leg not in (1, 2) or gpu in self._busy:
+            raise ProtocolError("bad_leg", f"GPU {gpu} takes no leg {leg} now")
+        self._busy.add(gpu)
+        try:
+            digest = await self._provers[gpu].answer(leg, body, self._settings.prover_leg_s)
+        finally:
+            self._busy.discard(gpu)
+        self._answers[gpu, leg] = digest
+        return digest
+
+    async def rekey(self) -> None:
+        """Stop the provers, wait until they have exited, and move to root 1.
+
+        Raises:
+            ProtocolError: ``proof_incomplete``.
+            Conflict: ``already_proven``.
+        """
+        places = [(gpu, leg) for gpu in range(len(self._settings.gpus)) for leg in (1, 2)]
+        if self._busy or any(place not in self._answers for place in places):
+            raise ProtocolError("proof_incomplete", "not every leg has its answer")
+        provers, self._provers = self._provers, []
+        await asyncio.gather(*(prover.stop() for prover in provers))
+        self._identity.rekey(b"".join(self._answers[place] for place in places))
+        self._answers.clear()
+
+    async def close(self) -> None:
+        """Kill what still runs."""
+        self._closed = True
+        provers, self._provers = self._provers, []
+        await asyncio.gather(*(prover.kill() for prover in provers))
+
+
+def _version() -> str:
+    try:
+        return version("chutes-core")
+    except PackageNotFoundError:
+        return "0"
