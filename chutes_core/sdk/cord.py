@@ -1,0 +1,201 @@
+"""Cord: one function of a chute and how it is reached.
+
+Declaring a cord fixes its paths, methods and schemas. Calling one is a call of the deployed chute
+(of a local one with CHUTES_DEV_URL), except inside the runner, where it is the function itself.
+Invariant: a cord's internal path is unique in its chute and matches PATH_PATTERN.
+
+Parameters and rules follow shared/PUBLIC_API (Chute files).
+"""
+
+import contextlib
+import functools
+import inspect
+import os
+import re
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import anyio.to_thread
+from pydantic import BaseModel
+
+from chutes_core.base.errors import Invalid
+from chutes_core.sdk import schemas
+
+if TYPE_CHECKING:
+    from chutes_core.sdk.chute import Chute
+
+PATH_PATTERN = r"^(/[a-z0-9_]+[a-z0-9-_]*)+$"
+MAX_PATH_LENGTH = 200
+METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
+DEFAULT_PASSTHROUGH_PORT = 8000
+
+_PATH = re.compile(PATH_PATTERN.strip("^$"))
+
+SchemaLike = type[BaseModel] | dict[str, Any] | None
+
+
+def in_runner() -> bool:
+    """Return whether this process runs a chute, so that a call means the function itself."""
+    return os.environ.get("CHUTES_EXECUTION_CONTEXT") == "REMOTE"
+
+
+@dataclass(frozen=True)
+class CordOptions:
+    """The arguments of ``@chute.cord``, checked; the meaning of each stands at Chute.cord."""
+
+    stream: bool = False
+    path: str | None = None
+    passthrough_path: str | None = None
+    passthrough: bool = False
+    passthrough_port: int | None = None
+    public_api_path: str | None = None
+    public_api_method: str = "POST"
+    method: str = "POST"
+    provision_timeout: int = 180
+    input_schema: SchemaLike = None
+    minimal_input_schema: SchemaLike = None
+    output_content_type: str | None = None
+    output_schema: SchemaLike = None
+
+    def __post_init__(self) -> None:
+        for value in (self.method, self.public_api_method):
+            if value not in METHODS:
+                raise Invalid("bad_method", f"{value!r} is none of {', '.join(METHODS)}")
+        if self.passthrough_port is not None and not 1 <= self.passthrough_port <= 65535:
+            raise Invalid("bad_port", f"{self.passthrough_port} is no port")
+        if self.provision_timeout < 1:
+            raise Invalid("bad_timeout", "provision_timeout must be at least one second")
+
+
+class Cord:
+    """A declared cord; made by ``@chute.cord(…)``."""
+
+    def __init__(self, chute: "Chute", function: Callable[..., Any], options: CordOptions) -> None:
+        self._chute = chute
+        self.callable = function
+        self.function = function.__name__
+        self.path = _checked_path(options.path or f"/{self.function}")
+        self.method = options.method
+        public_path = options.public_api_path
+        self.public_api_path = None if public_path is None else _checked_path(public_path)
+        self.public_api_method = options.public_api_method
+        self.stream = options.stream
+        self.passthrough = options.passthrough
+        self.passthrough_path = options.passthrough_path or self.path
+        self.passthrough_port = options.passthrough_port or (
+            DEFAULT_PASSTHROUGH_PORT if options.passthrough else None
+        )
+        self.provision_timeout = options.provision_timeout
+        self.output_content_type = options.output_content_type or (
+            "text/event-stream" if options.stream else None
+        )
+        self._options = options
+        self.input = schemas.CallInput(function, _model_or_none(options.input_schema))
+        self.output_type = schemas.output_type(function, stream=options.stream)
+        self._check_stream()
+        self.__name__ = self.function
+        self.__doc__ = function.__doc__
+
+    @property
+    def input_schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema of a plain body."""
+        given = self._options.input_schema
+        return given if isinstance(given, dict) else self.input.json_schema()
+
+    @property
+    def minimal_input_schema(self) -> dict[str, Any] | None:
+        """Return the schema for a first try, where the chute's author gave one."""
+        return _schema(self._options.minimal_input_schema)
+
+    @property
+    def output_schema(self) -> dict[str, Any] | None:
+        """Return the JSON schema of the answer (of each item of a stream), where there is one."""
+        if self._options.output_schema is not None:
+            return _schema(self._options.output_schema)
+        return schemas.json_schema_of(self.output_type)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Call the deployed chute; inside the runner, call the function.
+
+        Returns an awaitable of the result, or an async iterator of the items of a stream.
+        """
+        if in_runner():
+            run = self.iterate if self.stream else self.run
+            return run(*args, **kwargs)
+        # The HTTP client costs 0.15 s; most processes that declare a cord never call one.
+        from chutes_core.sdk.remote import call_cord, stream_cord
+
+        call = stream_cord if self.stream else call_cord
+        return call(self._chute, self, args, kwargs)
+
+    async def run(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the function of a cord that is no stream; a sync function runs in a thread."""
+        if inspect.iscoroutinefunction(self.callable):
+            return await self.callable(self._chute, *args, **kwargs)
+        bound = functools.partial(self.callable, self._chute, *args, **kwargs)
+        return await anyio.to_thread.run_sync(bound)
+
+    async def iterate(self, *args: Any, **kwargs: Any) -> AsyncGenerator[Any, None]:
+        """Run the function of a streaming cord and yield its items; the function ends with us."""
+        if inspect.isasyncgenfunction(self.callable):
+            async with contextlib.aclosing(self.callable(self._chute, *args, **kwargs)) as items:
+                async for item in items:
+                    yield item
+            return
+        iterator = iter(self.callable(self._chute, *args, **kwargs))
+        end = object()
+        while (item := await anyio.to_thread.run_sync(next, iterator, end)) is not end:
+            yield item
+
+    def to_api(self) -> dict[str, Any]:
+        """Return the cord as POST /chutes/ takes it."""
+        return {
+            "function": self.function,
+            "path": self.path,
+            "method": self.method,
+            "public_api_path": self.public_api_path,
+            "public_api_method": self.public_api_method if self.public_api_path else None,
+            "stream": self.stream,
+            "passthrough": self.passthrough,
+            "input_schema": self.input_schema,
+            "minimal_input_schema": self.minimal_input_schema,
+            "output_schema": self.output_schema,
+            "output_content_type": self.output_content_type,
+        }
+
+    def __repr__(self) -> str:
+        return f"Cord({self.method} {self.path})"
+
+    def _check_stream(self) -> None:
+        generator = inspect.isasyncgenfunction(self.callable) or inspect.isgeneratorfunction(
+            self.callable
+        )
+        if self.passthrough or generator == self.stream:
+            return
+        raise Invalid(
+            "stream_mismatch",
+            f"cord {self.function!r} "
+            + ("yields, but is no stream" if generator else "is a stream, but yields nothing"),
+            hint="use @chute.cord(stream=True) with `yield`, and `return` without it",
+        )
+
+
+def _checked_path(path: str) -> str:
+    if len(path) > MAX_PATH_LENGTH or not _PATH.fullmatch(path):
+        raise Invalid(
+            "bad_cord_path",
+            f"{path!r} is no valid path of a cord",
+            hint="lower-case letters, digits, '_' and '-', e.g. /v1/embeddings",
+        )
+    return path
+
+
+def _schema(given: SchemaLike) -> dict[str, Any] | None:
+    if given is None or isinstance(given, dict):
+        return given
+    return given.model_json_schema()
+
+
+def _model_or_none(given: SchemaLike) -> type[BaseModel] | None:
+    return given if isinstance(given, type) else None

@@ -1,0 +1,110 @@
+"""Calling a deployed chute's cord from Python: `await echo("bar")`.
+
+The call goes to POST {api}/chutes/{chute id}{path} with `{"args": [], "kwargs": {}}`; with
+CHUTES_DEV_URL to the same path of a chute that runs locally. Invariant: nothing is pickled; what
+comes back is JSON (made into the hinted type), text, or bytes.
+"""
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pydantic_core
+from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
+
+from chutes_core.base.errors import ProtocolError
+from chutes_core.sdk import credentials
+from chutes_core.sdk.answers import error_of, unreachable
+from chutes_core.sdk.client import new_timeout, uses_proxy
+from chutes_core.sdk.config import ClientConfig, load_config
+
+if TYPE_CHECKING:
+    from chutes_core.sdk.chute import Chute
+    from chutes_core.sdk.cord import Cord
+
+_READ_TIMEOUT_S = 600.0
+
+
+async def call_cord(
+    chute: "Chute", cord: "Cord", args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """Call the cord and return its result.
+
+    Raises:
+        ChutesError: the server refused, or cannot be reached.
+    """
+    base, request = _request(chute, cord, args, kwargs)
+    async with _client(base) as client:
+        try:
+            answer = await client.send(request)
+        except httpx.TransportError as error:
+            raise unreachable(base, error) from error
+    if answer.status_code >= 400:
+        raise error_of(answer.status_code, answer.headers, answer.content)
+    return _result(cord, answer)
+
+
+async def stream_cord(
+    chute: "Chute", cord: "Cord", args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> AsyncIterator[str]:
+    """Call the streaming cord and yield its text as it comes.
+
+    Raises:
+        ChutesError: the server refused, or broke off.
+    """
+    base, request = _request(chute, cord, args, kwargs)
+    async with _client(base) as client:
+        try:
+            answer = await client.send(request, stream=True)
+            if answer.status_code >= 400:
+                raise error_of(answer.status_code, answer.headers, await answer.aread())
+            async with aclosing(answer):
+                async for chunk in answer.aiter_text():
+                    yield chunk
+        except httpx.TransportError as error:
+            raise unreachable(base, error) from error
+
+
+def _request(
+    chute: "Chute", cord: "Cord", args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[str, httpx.Request]:
+    config = load_config()
+    body = pydantic_core.to_json({"args": list(args), "kwargs": kwargs}, inf_nan_mode="constants")
+    headers = {"Content-Type": "application/json"}
+    if config.dev_url:
+        base = config.dev_url.rstrip("/")
+        return base, httpx.Request("POST", f"{base}{cord.path}", content=body, headers=headers)
+    base = config.require_api_url()
+    headers.update(_credentials(config).headers(body, "chutes"))
+    url = f"{base}/chutes/{chute.chute_id}{cord.path}"
+    return base, httpx.Request("POST", url, content=body, headers=headers)
+
+
+@functools.lru_cache(maxsize=8)
+def _credentials(config: ClientConfig) -> credentials.Credentials:
+    """Return one signer for all calls of this process, so that no nonce is used twice."""
+    return credentials.for_calls(config)
+
+
+def _client(base_url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(timeout=new_timeout(_READ_TIMEOUT_S), trust_env=uses_proxy(base_url))
+
+
+def _result(cord: "Cord", answer: httpx.Response) -> Any:
+    content_type = answer.headers.get("content-type", "").partition(";")[0].strip()
+    if content_type.startswith("text/"):
+        return answer.text
+    if content_type != "application/json":
+        return answer.content
+    try:
+        value = pydantic_core.from_json(answer.content)
+        return TypeAdapter(cord.output_type).validate_python(value)
+    except PydanticSchemaGenerationError:
+        return value  # hinted as something that JSON cannot say, e.g. a Response
+    except (ValueError, ValidationError) as error:
+        raise ProtocolError(
+            "unexpected_result", f"cord {cord.function!r} answered something else than its hint"
+        ) from error
