@@ -1,0 +1,207 @@
+"""Images as developers publish them: checked, stored as a bundle, built, listed, deleted.
+
+Invariant: an image is visible to its owner, and to all when public; it is stored only after every
+check passed; `pending -> building -> built | error` moves by compare-and-set, so two builders never
+build the same image.
+"""
+
+import re
+from dataclasses import dataclass, field
+
+from loguru import logger
+
+from chutes_core.base import ids
+from chutes_core.base.clock import Clock
+from chutes_core.base.errors import ChutesError, Conflict, Forbidden, Invalid, NotFound
+from chutes_core.validator.catalog.builder import Builder, BuildFailed
+from chutes_core.validator.catalog.bundle import check_dockerfile, pack
+from chutes_core.validator.domain.accounts import DEVELOPER, Account
+from chutes_core.validator.domain.images import Image, ImageState
+from chutes_core.validator.store.database import Store
+from chutes_core.validator.store.images import LogLine, LogType
+
+MAX_NAME_LENGTH = 128
+MAX_README_BYTES = 64 * 1024
+
+
+@dataclass(frozen=True)
+class ImageDraft:
+    """What a developer uploads."""
+
+    username: str
+    name: str
+    tag: str
+    readme: str
+    public: bool
+    dockerfile: str
+    context: bytes = field(repr=False)
+
+
+class Images:
+    """All that concerns images.
+
+    Args:
+        store: where they are kept.
+        clock: for their times.
+        builder: builds them.
+        require_developer: only accounts with the developer role may publish.
+    """
+
+    def __init__(
+        self, store: Store, clock: Clock, builder: Builder, *, require_developer: bool = False
+    ) -> None:
+        self._store = store
+        self._clock = clock
+        self._builder = builder
+        self._require_developer = require_developer
+
+    def create(self, owner: Account, draft: ImageDraft) -> Image:
+        """Check an upload, keep it as a pending image and return that.
+
+        Raises:
+            Forbidden: ``not_developer`` or ``wrong_username``.
+            Invalid: a name, the Dockerfile or the context breaks a rule.
+            Conflict: ``image_exists``.
+        """
+        self._check(owner, draft)
+        image_id = ids.image_id(draft.username, draft.name, draft.tag)
+        if self._store.images.get(image_id) is not None:
+            raise _exists(draft)
+        blob = pack(draft.dockerfile, draft.context, self._store.blobs)
+        image = Image(
+            image_id=image_id,
+            user_id=owner.user_id,
+            username=owner.username,
+            name=draft.name,
+            tag=draft.tag,
+            readme=draft.readme,
+            public=draft.public,
+            dockerfile=draft.dockerfile,
+            bundle_sha256=blob.sha256,
+            bundle_bytes=blob.size_bytes,
+            state="pending",
+            error="",
+            created_at_s=self._clock.now_s(),
+        )
+        self._store.images.insert(image)
+        logger.bind(image=image.full_name, bytes=blob.size_bytes).info("Image uploaded")
+        return image
+
+    def build(self, image_id: str) -> None:
+        """Build one pending image; nothing happens where another builder took it."""
+        try:
+            image = self._advance(image_id, "pending", "building")
+        except Conflict:
+            return
+
+        def log(log_type: LogType, text: str) -> None:
+            self._store.images.append_log(image_id, log_type, text)
+
+        try:
+            self._builder.build(image, log)
+        except BuildFailed as failure:
+            log("stderr", str(failure))
+            self._advance(image_id, "building", "error", error=str(failure))
+            logger.bind(image=image.full_name, reason=str(failure)).warning("Image build failed")
+            return
+        self._advance(image_id, "building", "built")
+        logger.bind(image=image.full_name).info("Image built")
+
+    def build_pending(self) -> int:
+        """Build every pending image, oldest first, and return how many there were."""
+        pending = self._store.images.in_state("pending")
+        for image in pending:
+            self.build(image.image_id)
+        return len(pending)
+
+    def resume(self) -> None:
+        """Put builds that a dead process left behind back to pending; called once at start."""
+        for image in self._store.images.in_state("building"):
+            self._advance(image.image_id, "building", "pending")
+
+    def list(self, viewer: Account, *, include_public: bool) -> tuple[Image, ...]:
+        """Return what the viewer may see, newest first."""
+        return self._store.images.visible_to(viewer.user_id, include_public=include_public)
+
+    def get(self, viewer: Account, reference: str) -> Image:
+        """Return an image by id, user/name:tag, or name:tag of the viewer's own.
+
+        Raises:
+            NotFound: ``no_such_image``, also where the viewer may not see it.
+        """
+        image = self._find(viewer, reference)
+        if image is None or not (image.public or image.user_id == viewer.user_id):
+            raise NotFound("no_such_image", f"there is no image {reference[:200]}")
+        return image
+
+    def delete(self, owner: Account, reference: str) -> Image:
+        """Remove an image that no live chute runs on.
+
+        Raises:
+            NotFound: ``no_such_image``.
+            Forbidden: ``not_owner``.
+            Conflict: ``image_in_use``.
+        """
+        image = self.get(owner, reference)
+        if image.user_id != owner.user_id:
+            raise Forbidden("not_owner", "the image belongs to another user")
+        with self._store.transaction():
+            if self._store.chutes.of_image(image.image_id):
+                raise Conflict(
+                    "image_in_use",
+                    f"a chute runs on {image.full_name}",
+                    hint="delete the chute first",
+                )
+            self._store.images.delete(image.image_id)
+            unused = not self._store.images.bundle_in_use(image.bundle_sha256)
+        if unused:
+            self._store.blobs.delete(image.bundle_sha256)
+        return image
+
+    def log(self, image_id: str, *, after: int) -> tuple[LogLine, ...]:
+        """Return the lines of the build log behind number ``after``."""
+        return self._store.images.log(image_id, after=after)
+
+    def state_of(self, image_id: str) -> Image | None:
+        """Return the image as it stands now, or None where it was deleted."""
+        return self._store.images.get(image_id)
+
+    def _check(self, owner: Account, draft: ImageDraft) -> None:
+        if self._require_developer and DEVELOPER not in owner.roles:
+            raise Forbidden(
+                "not_developer",
+                "only developers may publish images",
+                hint="pay the developer deposit: GET /developer_deposit",
+            )
+        if draft.username.lower() != owner.username:
+            raise Forbidden("wrong_username", f"the image must be named {owner.username}/…")
+        for what, text in (("name", draft.name), ("tag", draft.tag)):
+            if len(text) > MAX_NAME_LENGTH or not re.fullmatch(ids.NAME_PATTERN, text):
+                raise Invalid(
+                    "bad_image_name", f"the image's {what} does not fit", hint=ids.NAME_PATTERN
+                )
+        if len(draft.readme.encode()) > MAX_README_BYTES:
+            raise Invalid("readme_too_large", f"the readme is over {MAX_README_BYTES} bytes")
+        check_dockerfile(draft.dockerfile)
+
+    def _find(self, viewer: Account, reference: str) -> Image | None:
+        full, _, tag = reference.rpartition(":")
+        if not tag or not full:
+            return self._store.images.get(reference)
+        username, _, name = full.rpartition("/")
+        return self._store.images.by_name(username or viewer.username, name, tag)
+
+    def _advance(
+        self, image_id: str, from_state: ImageState, to_state: ImageState, *, error: str = ""
+    ) -> Image:
+        return self._store.images.advance(
+            image_id, from_state, to_state, at_s=self._clock.now_s(), error=error
+        )
+
+
+def _exists(draft: ImageDraft) -> ChutesError:
+    return Conflict(
+        "image_exists",
+        f"the image {draft.username}/{draft.name}:{draft.tag} exists already",
+        hint="choose another tag, or delete the image first",
+    )
