@@ -77,7 +77,7 @@ LoadChute = Callable[[StartOrder], LoadedChute]
 def load_with_sdk(order: StartOrder) -> LoadedChute:
     """Load the chute with the SDK, which is imported only now: it brings the web framework."""
     module = importlib.import_module("chutes_core.sdk.loader")
-    chute = module.load_chute(order.code, filename=order.filename, ref_str=order.ref_str)
+    chute = module.load_code(order.code, order.filename, order.ref_str)
     return cast(LoadedChute, chute)
 
 
@@ -191,8 +191,9 @@ async def _guarded(code: str, run: Callable[[], Awaitable[_T]], secrets: Mapping
     try:
         return await run()
     except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001 # user code
-        _LOG.exception("user code failed [%s]", code)
-        raise Unavailable(code, trace_of(error, secrets.values())) from None
+        trace = trace_of(error, secrets.values())
+        _LOG.error("user code failed [%s]\n%s", code, trace)
+        raise Unavailable(code, trace) from None
 
 
 def _same(one: StartOrder | None, other: StartOrder) -> bool:
