@@ -37,6 +37,7 @@ CONNECT_TIMEOUT_S = 5.0
 PING_TIMEOUT_S = 5.0
 REKEY_TIMEOUT_S = 60.0
 ANSWER_BYTES = 32
+LOOK_UP_S = 0.2
 
 Monotonic = Callable[[], int]
 """A monotonic clock in microseconds."""
@@ -149,9 +150,9 @@ class _Session:
             if left_us <= 0:
                 break
             try:
-                frame = self._receive(FrameKind.ANSWER, left_us / 1_000_000)
+                frame = self._receive(FrameKind.ANSWER, min(left_us / 1_000_000, LOOK_UP_S))
             except TimedOut:
-                break
+                continue  # look at the clock again
             self._take(frame, leg, result, len(prepared.challenges), sent_us)
         return result
 
