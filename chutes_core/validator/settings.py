@@ -47,6 +47,7 @@ class ValidatorSettings(RoleSettings):
     lease_renewal_s: int = Field(default=900, ge=10)
     lease_blocks: int = Field(default=300, ge=10)
     calls_per_second: int = Field(default=50, ge=1, description="rate limit of one key")
+    ready_file: Path | None = Field(default=None, description="JSON written once it serves")
     log_level: str = "INFO"
     json_logs: bool = False
 
