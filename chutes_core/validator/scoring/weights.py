@@ -194,17 +194,18 @@ class WeightSetter:
                     "register it where the coldkey is: scripts/register.py",
                 )
             )
-        waiting = self._not_due(subnet, own.last_update)
+        registering = own.last_update == own.registered_at_block  # it counts as an update
+        waiting = self._not_due(subnet, own.last_update, set_before=not registering)
         if waiting is not None:
             return waiting
         return self._told(self._submit(now_us, subnet, metagraph, own.uid))
 
-    def _not_due(self, subnet: Subnet, last_update: int) -> Waiting | None:
+    def _not_due(self, subnet: Subnet, last_update: int, *, set_before: bool) -> Waiting | None:
         epoch = subnet.last_epoch_block
         left = max(0, (subnet.next_epoch_block or subnet.block) - subnet.block)
         if self._store.last_submitted_epoch() == epoch:
             return Waiting(epoch, "done", left)
-        if last_update and last_update > epoch:
+        if set_before and last_update >= epoch:
             # sent before a restart, or by a twin of this validator: the chain has it
             return Waiting(epoch, "done", left)
         since = subnet.block - last_update
