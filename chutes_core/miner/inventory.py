@@ -5,6 +5,7 @@ until graval has run; a stand-in says that it is one.
 """
 
 import hashlib
+import importlib.metadata
 import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -102,3 +103,11 @@ def find_gpus(hotkey_ss58: str, declared: Sequence[DeclaredGpus]) -> tuple[Gpu, 
 def node_id(hotkey_ss58: str) -> str:
     """Return the node's stable id; one miner process is one node."""
     return "node-" + hashlib.sha256(f"node|{hotkey_ss58}".encode()).hexdigest()[:16]
+
+
+def software_version() -> str:
+    """Return the version that handshakes carry."""
+    try:
+        return importlib.metadata.version("chutes-core")
+    except importlib.metadata.PackageNotFoundError:
+        return "0+checkout"

@@ -57,7 +57,9 @@ class MinerSettings(RoleSettings):
     gpu_python: str = sys.executable
     hourly_cost_usd_micros: int = Field(default=0, ge=0)
     log_level: str = "INFO"
+    json_logs: bool = False
     wait_registered: bool = False
+    ready_file: Path | None = None
 
     @property
     def data_path(self) -> Path:

@@ -18,13 +18,16 @@ from sqlite_utils import Database
 
 from chutes_core.wire.lease import Lease
 
-LaunchState = Literal["granted", "started", "listening"]
+LaunchState = Literal["granted", "listening", "ended"]
 _KEPT_LEASES = 50_000
 
 
 @dataclass(frozen=True)
 class LaunchRecord:
-    """One granted launch as this miner knows it, from the grant until its end was reported."""
+    """One granted launch as this miner knows it, from the grant until its end was reported.
+
+    ``ended`` means that the instance is gone and the report of it has not reached the validator.
+    """
 
     launch_id: str
     validator_hotkey: str
@@ -37,6 +40,8 @@ class LaunchRecord:
     state: LaunchState
     port: int = 0
     public_key: str = ""
+    end_reason: str = ""
+    end_detail: str = ""
 
 
 class MinerStore:
@@ -161,6 +166,8 @@ class MinerStore:
                 "state": str,
                 "port": int,
                 "public_key": str,
+                "end_reason": str,
+                "end_detail": str,
             },
             pk="launch_id",
             if_not_exists=True,

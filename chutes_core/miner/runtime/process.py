@@ -200,7 +200,7 @@ def _ready(record: dict[str, object]) -> Ready:
 
 
 def _started(pid: int) -> int | None:
-    """Return when a process started, in clock ticks since boot; None where it is dead or a zombie."""
+    """Return when a process started, in ticks since boot; None where it is dead or a zombie."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

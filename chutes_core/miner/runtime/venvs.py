@@ -29,12 +29,10 @@ PIP_TIMEOUT_S = 1200.0
 MAX_UNPACKED_BYTES = 2 << 30
 MAX_FILES = 50_000
 _LOG_TAIL_CHARS = 2000
-_PASSED_TO_PIP = frozenset(
-    ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "LANG", "LC_ALL", "PATH", "TMPDIR", "NETRC")
-    + ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY")
-    + ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
-    + ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
-)
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
+_CA_FILES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+_PLACES = ("HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME", "NETRC", "PATH", "TMPDIR", "LANG", "LC_ALL")
+_PASSED_TO_PIP = frozenset((*_PLACES, *_CA_FILES, *_PROXIES, *map(str.upper, _PROXIES)))
 
 
 class Venvs:

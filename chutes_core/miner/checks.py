@@ -1,0 +1,70 @@
+"""What a miner refuses to start with, each with its code. Pure, so that every refusal is tested.
+
+Invariant: nothing that only a devnet may have (stand-in GPUs, the process runtime, a coldkey
+beside the hotkey, a private axon address) gets past here on any other chain.
+"""
+
+import ipaddress
+
+from chutes_core.base.errors import Forbidden, Invalid
+from chutes_core.miner.settings import MinerSettings
+
+DEVNET_IP = "127.0.0.1"
+
+
+def check_runtime(settings: MinerSettings) -> None:
+    """Check that the chosen runtime exists.
+
+    Raises:
+        Invalid: ``runtime_not_built``.
+    """
+    if settings.runtime != "process":
+        raise Invalid(
+            "runtime_not_built",
+            f"the {settings.runtime} runtime is not built yet (issue A2)",
+            hint="on a devnet: --runtime process",
+        )
+
+
+def check_chain(settings: MinerSettings, *, is_devnet: bool) -> None:
+    """Check what only a devnet may have.
+
+    Raises:
+        Forbidden: ``devnet_only``, naming the setting.
+    """
+    if is_devnet:
+        return
+    chosen = {
+        "declare_gpu": bool(settings.declared_gpus),
+        "runtime=process": settings.runtime == "process",
+        "allow_coldkey": settings.allow_coldkey,
+    }
+    for name, on in chosen.items():
+        if on:
+            raise Forbidden(
+                "devnet_only",
+                f"{name} is accepted on a devnet only, and {settings.chain_url} is none",
+                hint="unset it; or use the chain URL of a devnet",
+            )
+
+
+def axon_ip(settings: MinerSettings, *, is_devnet: bool) -> str:
+    """Return the address to announce.
+
+    Raises:
+        Invalid: ``external_ip_required`` or ``bad_external_ip``.
+    """
+    text = settings.external_ip or (DEVNET_IP if is_devnet else "")
+    if not text:
+        raise Invalid(
+            "external_ip_required",
+            "validators dial this miner by its announced address, and none is set",
+            hint="set CHUTES_MINER_EXTERNAL_IP to the host's public address",
+        )
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError as error:
+        raise Invalid("bad_external_ip", f"{text!r} is not an IP address") from error
+    if not is_devnet and not address.is_global:
+        raise Invalid("bad_external_ip", f"{address} is not a public address")
+    return str(address)

@@ -1,0 +1,96 @@
+"""The steps that bring one granted launch up: bundle, image, instance, ready line.
+
+Used by the deployer, which keeps the books. Invariant: the instance's environment is made here and
+holds the grant's public facts only; nothing of the miner's own settings or keys goes into it.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+from chutes_core.base.errors import ProtocolError
+from chutes_core.miner.bundles import Bundles
+from chutes_core.miner.discovery import Validator
+from chutes_core.miner.inventory import Node
+from chutes_core.miner.placement import Launch
+from chutes_core.miner.runtime.base import InstanceSpec, Ready, Runtime
+from chutes_core.miner.validator_api import ValidatorApi
+from chutes_core.wire.control import LaunchGrant, LaunchRequest
+from chutes_core.wire.lease import Lease
+
+
+class Launcher:
+    """Asks for launches and starts what was granted."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        runtime: Runtime,
+        api: ValidatorApi,
+        bundles: Bundles,
+        graval_python: str,
+    ) -> None:
+        self._node = node
+        self._runtime = runtime
+        self._api = api
+        self._bundles = bundles
+        self._graval_python = graval_python
+
+    async def ask(
+        self, action: Launch, validator: Validator, leases: Sequence[Lease]
+    ) -> LaunchGrant:
+        """Ask a validator for the launch.
+
+        Raises:
+            ChutesError: the validator's refusal, or it cannot be reached.
+        """
+        request = LaunchRequest(
+            handshake=self._node.handshake,
+            chute_id=action.chute.chute_id,
+            version=action.chute.version,
+            node_id=self._node.node_id,
+            runtime=self._node.runtime,
+            relay_port=self._node.relay_port,
+            gpus=tuple(gpu.claim() for gpu in self._node.gpus if gpu.uuid in action.gpu_uuids),
+            leases=tuple(leases),
+        )
+        return await self._api.request_launch(validator, request)
+
+    async def bring_up(self, grant: LaunchGrant, action: Launch, validator: Validator) -> Ready:
+        """Fetch, prepare and start; return where the instance listens.
+
+        Raises:
+            ChutesError: a step failed; its code is the reason.
+        """
+        self._check(grant, action)
+        image = await self._runtime.prepare(await self._bundles.get(validator, grant.image))
+        await self._runtime.start(InstanceSpec(grant.launch_id, image, self._runner_env(grant)))
+        return await self._runtime.wait_ready(grant.launch_id, grant.listen_deadline_s)
+
+    def _check(self, grant: LaunchGrant, action: Launch) -> None:
+        asked = (action.chute.chute_id, action.chute.version, set(action.gpu_uuids))
+        if asked != (grant.chute_id, grant.version, set(grant.gpu_uuids)):
+            raise ProtocolError("bad_grant", "the grant is for something that was not asked for")
+        if grant.image.kind != self._runtime.name:
+            raise ProtocolError("bad_grant", f"the image is for the {grant.image.kind} runtime")
+
+    def _runner_env(self, grant: LaunchGrant) -> Mapping[str, str]:
+        by_uuid = {gpu.uuid: gpu for gpu in self._node.gpus}
+        gpus = [
+            {
+                "index": by_uuid[uuid].index,
+                "uuid": uuid,
+                "declare": by_uuid[uuid].gpu_class if by_uuid[uuid].stand_in else None,
+            }
+            for uuid in grant.gpu_uuids
+        ]
+        return {
+            "CHUTES_RUNNER_LAUNCH_ID": grant.launch_id,
+            "CHUTES_RUNNER_VALIDATOR_PUBLIC_KEY": grant.validator_public_key,
+            "CHUTES_RUNNER_HOST": "127.0.0.1",
+            "CHUTES_RUNNER_PORT": "0",
+            "CHUTES_RUNNER_GPUS": json.dumps(gpus),
+            "CHUTES_RUNNER_GRAVAL_PYTHON": self._graval_python,
+            "CHUTES_RUNNER_FIRST_LEASE_S": str(grant.listen_deadline_s + grant.lease_renewal_s),
+            "CHUTES_EXECUTION_CONTEXT": "REMOTE",
+        }

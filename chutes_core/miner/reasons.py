@@ -1,0 +1,50 @@
+"""Why an instance ended, in the words of a `gone` event.
+
+Pure. Invariant: every reason is a short snake_case code (`LaunchEvent.reason`); the sentence for a
+person and the log tail go into the detail.
+"""
+
+import signal
+
+from chutes_core.miner.runtime.base import Ended
+
+MINER_ENDED = "miner_ended"
+MINER_RESTARTED = "miner_restarted"
+MINER_LOST = "miner_lost"
+DEREGISTERED = "deregistered"
+UNKNOWN_LAUNCH = "unknown_launch"
+
+# Ends that say nothing against the chute on this node: it may be started again at once.
+NO_FAULT = frozenset(
+    {
+        "scaled_down",
+        "superseded",
+        "chute_deleted",
+        "validator_restarted",
+        MINER_ENDED,
+        MINER_RESTARTED,
+        DEREGISTERED,
+    }
+)
+
+
+def reason_of(ended: Ended) -> str:
+    """Return the code for how an instance ended by itself.
+
+    >>> reason_of(Ended(-9)), reason_of(Ended(0)), reason_of(Ended(3)), reason_of(Ended(None))
+    ('killed_sigkill', 'instance_stopped', 'exit_3', 'instance_lost')
+    """
+    if ended.exit_code is None:
+        return "instance_lost"
+    if ended.exit_code == 0:
+        return "instance_stopped"
+    if ended.exit_code < 0:
+        return f"killed_{_signal_name(-ended.exit_code)}"
+    return f"exit_{ended.exit_code}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name.lower()
+    except ValueError:
+        return f"signal_{number}"

@@ -1,0 +1,174 @@
+"""What a miner asks validators: the control calls of docs/architecture/03-protocols.md.
+
+`ValidatorApi` is the seam that the deployer and the loops see; `HttpValidatorApi` is the only
+adapter. Invariant: every answer that leads to a deed was signed by that validator (the two
+unsigned GETs carry signatures inside).
+"""
+
+import asyncio
+from types import TracebackType
+from typing import Protocol, TypeVar
+
+import aiohttp
+from bittensor_core import Keypair
+from pydantic import BaseModel, ValidationError
+
+from chutes_core.base.errors import ProtocolError, TimedOut, Unavailable
+from chutes_core.miner.discovery import Validator
+from chutes_core.wire.control import (
+    ImageRef,
+    LaunchEvent,
+    LaunchGrant,
+    LaunchList,
+    LaunchRequest,
+    LaunchStatus,
+    LeaseList,
+    WantedList,
+)
+from chutes_core.wire.discovery import WELL_KNOWN_PATH, WellKnown
+from chutes_core.wire.peers import SignedClient
+
+MAX_BUNDLE_BYTES = 256 * 1024 * 1024
+_BUNDLE_TIMEOUT_S = 300.0
+_UNSIGNED_TIMEOUT_S = 10.0
+_MAX_UNSIGNED_BYTES = 8 * 1024 * 1024
+_ModelT = TypeVar("_ModelT", bound=BaseModel)
+
+
+class ValidatorApi(Protocol):
+    """Calls to one validator; each raises ChutesError with the validator's own code."""
+
+    async def wanted(self, validator: Validator) -> WantedList:
+        """Return what the validator wants now."""
+        ...
+
+    async def launches(self, validator: Validator) -> LaunchList:
+        """Return this miner's launches as the validator sees them."""
+        ...
+
+    async def request_launch(self, validator: Validator, request: LaunchRequest) -> LaunchGrant:
+        """Ask for a launch."""
+        ...
+
+    async def report(
+        self, validator: Validator, launch_id: str, event: LaunchEvent
+    ) -> LaunchStatus:
+        """Report what happened to a launch."""
+        ...
+
+    async def bundle(self, validator: Validator, image: ImageRef) -> bytes:
+        """Fetch an image's bundle; its size is bounded, its digest is checked by the caller."""
+        ...
+
+    async def leases(self, validator: Validator) -> LeaseList:
+        """Return all leases that the validator knows."""
+        ...
+
+
+class HttpValidatorApi:
+    """The calls over HTTP; use as an async context manager."""
+
+    def __init__(self, keypair: Keypair) -> None:
+        self._signed = SignedClient(keypair)
+        self._bundles = SignedClient(keypair, timeout_s=_BUNDLE_TIMEOUT_S)
+        self._plain: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> "HttpValidatorApi":
+        await self._signed.__aenter__()
+        await self._bundles.__aenter__()
+        self._plain = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=_UNSIGNED_TIMEOUT_S),
+            trust_env=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._plain is not None:
+            await self._plain.close()
+        await self._bundles.__aexit__(kind, error, trace)
+        await self._signed.__aexit__(kind, error, trace)
+
+    async def wanted(self, validator: Validator) -> WantedList:
+        """GET /miner/wanted."""
+        return await self._call(validator, "GET", "/miner/wanted", WantedList)
+
+    async def launches(self, validator: Validator) -> LaunchList:
+        """GET /miner/launches."""
+        return await self._call(validator, "GET", "/miner/launches", LaunchList)
+
+    async def request_launch(self, validator: Validator, request: LaunchRequest) -> LaunchGrant:
+        """POST /miner/launches."""
+        return await self._call(validator, "POST", "/miner/launches", LaunchGrant, request)
+
+    async def report(
+        self, validator: Validator, launch_id: str, event: LaunchEvent
+    ) -> LaunchStatus:
+        """POST /miner/launches/{launch_id}/events."""
+        path = f"/miner/launches/{launch_id}/events"
+        return await self._call(validator, "POST", path, LaunchStatus, event)
+
+    async def bundle(self, validator: Validator, image: ImageRef) -> bytes:
+        """GET the path of an ImageRef.
+
+        Raises:
+            ProtocolError: ``bad_image_ref``, a path outside of the image routes, or too large.
+        """
+        if not image.path.startswith("/miner/images/") or ".." in image.path:
+            raise ProtocolError("bad_image_ref", "the image's path leads elsewhere")
+        if image.size_bytes > MAX_BUNDLE_BYTES:
+            raise ProtocolError("bad_image_ref", f"the bundle is over {MAX_BUNDLE_BYTES} bytes")
+        return await self._bundles.fetch(
+            "GET",
+            validator.url,
+            image.path,
+            peer_hotkey_ss58=validator.hotkey,
+            max_bytes=image.size_bytes,
+        )
+
+    async def leases(self, validator: Validator) -> LeaseList:
+        """GET /leases (unsigned: each lease carries its miner's signature)."""
+        return await self._get_plain(f"{validator.url}/leases", LeaseList)
+
+    async def well_known(self, url: str, nonce: str) -> WellKnown:
+        """GET /.well-known/chutes (unsigned: the answer is signed over the nonce)."""
+        return await self._get_plain(f"{url}{WELL_KNOWN_PATH}?nonce={nonce}", WellKnown)
+
+    async def _call(
+        self,
+        validator: Validator,
+        method: str,
+        path: str,
+        answer: type[_ModelT],
+        body: BaseModel | None = None,
+    ) -> _ModelT:
+        return await self._signed.call(
+            method, validator.url, path, answer, peer_hotkey_ss58=validator.hotkey, body=body
+        )
+
+    async def _get_plain(self, url: str, answer: type[_ModelT]) -> _ModelT:
+        if self._plain is None:
+            raise RuntimeError("HttpValidatorApi is used outside of `async with`")
+        data = bytearray()
+        try:
+            async with self._plain.get(url, allow_redirects=False) as response:
+                if response.status != 200:
+                    raise Unavailable("bad_answer", f"{url} answered {response.status}")
+                async for chunk in response.content.iter_chunked(64 * 1024):
+                    data += chunk
+                    if len(data) > _MAX_UNSIGNED_BYTES:
+                        raise ProtocolError("answer_too_large", f"the answer of {url} is too large")
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise TimedOut("peer_timeout", f"{url} did not answer in time") from error
+        except (aiohttp.ClientError, ValueError) as error:
+            raise Unavailable("peer_unreachable", f"{url} cannot be reached: {error}") from error
+        try:
+            return answer.model_validate_json(bytes(data))
+        except ValidationError as error:
+            text = f"{url} answered something else than {answer.__name__}"
+            raise ProtocolError("bad_answer", text) from error
