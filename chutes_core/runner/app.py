@@ -28,7 +28,10 @@ from chutes_core.runner.server import Listener
 from chutes_core.runner.session import Instance
 from chutes_core.runner.settings import RunnerSettings
 
-EXIT_GUARD_S = 3.0
+# After a signal: 3 s of grace by default, CANCEL_S, these hooks and the guard are under 10 s,
+# which is what container engines wait before they kill.
+SIGNAL_HOOKS_S = 3.0
+EXIT_GUARD_S = 2.0
 _LOG = logging.getLogger("chutes_core.runner")
 
 
@@ -91,7 +94,7 @@ async def _wind_down(
     await instance.gate.close()
     await instance.executor.drain(ending.grace_s)
     try:
-        await instance.host.shutdown(settings.shutdown_hooks_s)
+        await instance.host.shutdown(min(settings.shutdown_hooks_s, ending.hooks_s))
     except Unavailable as error:
         _LOG.error("%s", error)
     await listener.close()
@@ -131,7 +134,7 @@ def _watch_signals(signals: socket.socket, lifecycle: Lifecycle, grace_s: float)
         numbers = set(signals.recv(64))
         for number in numbers & {signal.SIGTERM, signal.SIGINT}:
             name = signal.Signals(number).name
-            lifecycle.end(ExitCode.STOPPED, f"{name} came", grace_s=grace_s)
+            lifecycle.end(Ending(ExitCode.STOPPED, f"{name} came", grace_s, SIGNAL_HOOKS_S))
 
     asyncio.get_running_loop().add_reader(signals, arrived)
 

@@ -30,7 +30,7 @@ from chutes_core.wire.frames import Frame, FrameKind
 
 MAX_REQUEST_BYTES = 256 * 1024 * 1024
 UPLOAD_AFTER_RESPONSE_S = 10.0
-CANCEL_S = 5.0
+CANCEL_S = 1.5  # what exchange.LEAVE_GRACE_S needs, and a little
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ itself whether or not anyone can still reach it.
 
 import asyncio
 import contextlib
+import math
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -29,11 +30,12 @@ class ExitCode(IntEnum):
 
 @dataclass(frozen=True)
 class Ending:
-    """Why the process ends and how long running calls may go on."""
+    """Why the process ends, how long running calls may go on, and the most for its hooks."""
 
     code: ExitCode
     reason: str
     grace_s: float
+    hooks_s: float = math.inf
 
 
 class Lease:
@@ -84,17 +86,17 @@ class Lifecycle:
         """Tell whether the end has been decided."""
         return self._ending is not None
 
-    def end(self, code: ExitCode, reason: str, *, grace_s: float) -> None:
+    def end(self, ending: Ending) -> None:
         """Decide the end; later decisions change nothing."""
         if self._ending is None:
-            self._ending = Ending(code, reason, grace_s)
+            self._ending = ending
             self._decided.set()
 
     async def until_end(self, watch_s: float = WATCH_S) -> Ending:
         """Watch the lease and return the ending once it is decided."""
         while self._ending is None:
             if reason := self.lease.lapsed():
-                self.end(ExitCode.LEASE_LAPSED, reason, grace_s=LAPSED_GRACE_S)
+                self.end(Ending(ExitCode.LEASE_LAPSED, reason, LAPSED_GRACE_S))
                 break
             with contextlib.suppress(asyncio.TimeoutError):
                 await asyncio.wait_for(self._decided.wait(), watch_s)

@@ -15,6 +15,8 @@ from chutes_core.runner.settings import RunnerSettings
 from chutes_core.wire.control import Handshake
 from chutes_core.wire.launch import Warm
 
+BUSY_WAIT_S = 2.0
+
 
 class ProofGate:
     """Lets one proof attempt run at a time."""
@@ -22,18 +24,25 @@ class ProofGate:
     def __init__(self, settings: RunnerSettings, identity: Identity) -> None:
         self._settings = settings
         self._identity = identity
+        self._place = asyncio.Lock()
         self._attempt: ProofAttempt | None = None
 
-    def begin(self) -> "ProofAttempt":
-        """Return a new attempt; its holder ends it with `close`.
+    async def begin(self) -> "ProofAttempt":
+        """Return a new attempt; its holder ends it with `end`.
+
+        Waits BUSY_WAIT_S for another to end: a validator that tries again at once may overtake
+        the end of its own first connection.
 
         Raises:
             Conflict: ``already_proven``, or ``proof_busy`` while another attempt runs.
         """
+        try:
+            await asyncio.wait_for(self._place.acquire(), BUSY_WAIT_S)
+        except asyncio.TimeoutError:
+            raise Conflict("proof_busy", "another connection runs a proof of this one") from None
         if self._identity.proven:
+            self._place.release()
             raise Conflict("already_proven", "this instance has been proven")
-        if self._attempt is not None:
-            raise Conflict("proof_busy", "another connection runs a proof of this instance")
         self._attempt = ProofAttempt(self._settings, self._identity)
         return self._attempt
 
@@ -42,6 +51,7 @@ class ProofGate:
         await attempt.close()
         if self._attempt is attempt:
             self._attempt = None
+            self._place.release()
 
     async def close(self) -> None:
         """End whatever runs."""

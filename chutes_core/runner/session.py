@@ -14,7 +14,7 @@ from typing import Any
 from chutes_core.base.errors import ChutesError, Conflict, ProtocolError, Unavailable
 from chutes_core.runner.executor import Executor
 from chutes_core.runner.identity import Identity
-from chutes_core.runner.lifecycle import ExitCode, Lifecycle
+from chutes_core.runner.lifecycle import Ending, ExitCode, Lifecycle
 from chutes_core.runner.link import Link
 from chutes_core.runner.loader import ChuteHost
 from chutes_core.runner.orders import parse
@@ -85,7 +85,7 @@ class ProofSession:
         if frame.kind is FrameKind.PING:
             await self._link.send(FrameKind.PONG, frame.payload)
         elif frame.kind is FrameKind.HELLO and self._attempt is None:
-            self._attempt = self._instance.gate.begin()
+            self._attempt = await self._instance.gate.begin()
             self._spawn(self._warm(self._attempt))
         elif frame.kind is FrameKind.LEG and self._attempt is not None:
             self._spawn(self._leg(self._attempt, frame))
@@ -140,9 +140,8 @@ class ServingSession:
         elif frame.kind is FrameKind.STOP:
             order = parse(StopOrder, frame)
             await self._link.send(FrameKind.OK)
-            self._instance.lifecycle.end(
-                ExitCode.STOPPED, f"the validator stopped it: {order.reason}", grace_s=order.grace_s
-            )
+            reason = f"the validator stopped it: {order.reason}"
+            self._instance.lifecycle.end(Ending(ExitCode.STOPPED, reason, order.grace_s))
         else:
             raise _unexpected(frame)
 

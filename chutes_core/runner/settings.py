@@ -70,7 +70,7 @@ class RunnerSettings(BaseModel):
     prover_warm_s: float = Field(default=180.0, gt=0)
     prover_leg_s: float = Field(default=120.0, gt=0)
     shutdown_hooks_s: float = Field(default=30.0, gt=0)
-    sigterm_grace_s: float = Field(default=5.0, ge=0)
+    sigterm_grace_s: float = Field(default=3.0, ge=0)
 
     @classmethod
     def load(cls, environ: Mapping[str, str]) -> Self:
