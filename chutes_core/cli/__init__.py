@@ -1,1 +1,1 @@
-"""The `chutes` command: one file per noun, thin over sdk.client."""
+"""The `chutes` command: one file per noun, each imported only when it is used."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chutes_core.base import errors
+from chutes_core.wire.call import HEADER_INVOCATION
 
 _MAX_DETAIL = 2000
 
@@ -34,12 +35,15 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> errors.Chu
     message = _text(document.get("detail")) or f"the server answered {status}"
     code = str(document.get("code") or f"http_{status}")
     hint = str(document.get("hint") or "")
+    facts: dict[str, Any] = {"http_status": status}
+    if invocation_id := headers.get(HEADER_INVOCATION):
+        facts["invocation_id"] = invocation_id
     if status == 429:
         wait_s = _seconds(headers.get("retry-after"))
         hint = hint or f"try again in {wait_s} s"
-        return errors.Exhausted(code, message, hint=hint, retry_after_s=wait_s, http_status=status)
+        return errors.Exhausted(code, message, hint=hint, retry_after_s=wait_s, **facts)
     kind = _BY_STATUS.get(status, errors.ProtocolError if status >= 500 else errors.Invalid)
-    return kind(code, message, hint=hint, http_status=status)
+    return kind(code, message, hint=hint, **facts)
 
 
 def unreachable(url: str, error: Exception) -> errors.Unavailable:

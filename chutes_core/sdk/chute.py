@@ -34,7 +34,7 @@ HookT = TypeVar("HookT", bound=Callable[..., Any])
 FunctionT = Callable[..., Any]
 
 _UUID = re.compile(r"^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9 _./@-]{0,127}$")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}")
 
 
 class Chute(FastAPI):
@@ -100,7 +100,7 @@ class Chute(FastAPI):
         self.revision = revision
         self.node_selector = node_selector or NodeSelector()
         self.concurrency = _in_range("concurrency", concurrency or 1, 1, 1024)
-        self.max_instances = _in_range("max_instances", max_instances or 1, 1, 1024)
+        self.max_instances = _in_range("max_instances", max_instances or 1, 1, 100)
         seconds = 300 if shutdown_after_seconds is None else shutdown_after_seconds
         self.shutdown_after_seconds = _in_range("shutdown_after_seconds", seconds, 1, 604_800)
         threshold = 0.75 if scaling_threshold is None else scaling_threshold
@@ -312,11 +312,11 @@ async def _call_hook(hook: Hook, chute: Chute) -> None:
 
 
 def _checked_name(name: str) -> str:
-    if not _NAME.match(name):
+    if not _NAME.fullmatch(name):
         raise Invalid(
             "bad_chute_name",
             f"{name!r} cannot be the name of a chute",
-            hint="letters, digits, and - _ . / @, at most 128 characters",
+            hint="letters, digits, and - _ . /, at most 128 characters",
         )
     return name
 

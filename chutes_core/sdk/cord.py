@@ -30,7 +30,7 @@ MAX_PATH_LENGTH = 200
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_PASSTHROUGH_PORT = 8000
 
-_PATH = re.compile(PATH_PATTERN.strip("^$"))
+_PATH = re.compile(r"(/[a-z0-9_][a-z0-9_-]*)+")  # the same paths, without its ambiguity
 
 SchemaLike = type[BaseModel] | dict[str, Any] | None
 
