@@ -1,0 +1,118 @@
+"""May this call be made? Key, rate, chute, scope, cord, in that order, from one snapshot.
+
+Path: front -> admission -> routing. Invariant: a chute that the caller may not see answers exactly
+like one that does not exist, and nothing here waits, reads a disk or asks the store.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from chutes_core.base.errors import Forbidden, NotFound, Unauthenticated
+from chutes_core.validator.domain.accounts import ApiKey
+from chutes_core.validator.domain.chutes import Cord
+from chutes_core.validator.domain.keytext import parse_key, presented_key
+from chutes_core.validator.domain.snapshot import ChuteView, PayerView, Snapshot
+from chutes_core.validator.gateway.target import Target
+
+_KEY_HINT = "send a key as Authorization: Bearer cpk_...; make one with chutes keys create"
+
+
+@dataclass(frozen=True)
+class Admitted:
+    """A call that may be made: whose, on which chute, by which cord."""
+
+    key: ApiKey
+    payer: PayerView
+    chute: ChuteView
+    cord: Cord
+    path: str
+
+
+def authenticate(snapshot: Snapshot, headers: Mapping[str, str]) -> ApiKey:
+    """Return the live key that a request presents.
+
+    Raises:
+        Unauthenticated: ``no_key``, or ``bad_key``: malformed, unknown or revoked.
+    """
+    text = presented_key(headers.get("authorization"), headers.get("x-api-key"))
+    if text is None:
+        raise Unauthenticated("no_key", "an API key is needed", hint=_KEY_HINT)
+    said = parse_key(text)
+    key = snapshot.keys.get(said.secret_sha256) if said else None
+    if said is None or key is None or key.revoked_at_s is not None:
+        raise Unauthenticated("bad_key", "this API key is not valid", hint=_KEY_HINT)
+    if (key.key_id, key.user_id) != (said.key_id, said.user_id):
+        raise Unauthenticated("bad_key", "this API key is not valid", hint=_KEY_HINT)
+    return key
+
+
+def admit(
+    snapshot: Snapshot, key: ApiKey, target: Target, *, method: str, model: str | None = None
+) -> Admitted:
+    """Return the call that a key's holder makes.
+
+    Raises:
+        NotFound: ``chute_not_found`` or ``cord_not_found``.
+        Forbidden: ``scope``: the key's scopes do not cover calls of this chute.
+    """
+    chute = _chute(snapshot, target, model)
+    if chute is None or not visible(chute, key.user_id):
+        raise NotFound(
+            "chute_not_found",
+            "no such chute, or it is not shared with you",
+            hint="chutes chutes list --include-public shows what you may call",
+        )
+    if not key.allows("chutes", "invoke", chute.chute_id):
+        raise Forbidden(
+            "scope",
+            "this API key may not call this chute",
+            hint="make a key with --chute-ids, or with --admin",
+        )
+    cord = _cord(chute, target, method)
+    payer = snapshot.payers.get(key.user_id) or PayerView(key.user_id, "", 0)
+    return Admitted(key, payer, chute, cord, target.path)
+
+
+def callable_models(snapshot: Snapshot, key: ApiKey) -> list[str]:
+    """Return the models that a key may call, in order of name."""
+    return sorted(
+        model
+        for model, chute_id in snapshot.models.items()
+        if (chute := snapshot.chutes.get(chute_id)) is not None
+        and visible(chute, key.user_id)
+        and key.allows("chutes", "invoke", chute_id)
+    )
+
+
+def visible(chute: ChuteView, user_id: str) -> bool:
+    """Tell whether a user may see a chute: public, their own, or shared with them."""
+    return chute.public or chute.owner_id == user_id or user_id in chute.shared_with
+
+
+def _chute(snapshot: Snapshot, target: Target, model: str | None) -> ChuteView | None:
+    if target.form == "slug":
+        chute_id = snapshot.slugs.get(target.chute)
+    elif target.form == "cord":
+        chute_id = target.chute
+    else:
+        chute_id = snapshot.models.get(model or "")
+    return snapshot.chutes.get(chute_id) if chute_id else None
+
+
+def _cord(chute: ChuteView, target: Target, method: str) -> Cord:
+    served = []
+    for cord in chute.cords:
+        if target.form == "cord":
+            named = f"POST {cord.path}"
+        elif cord.public_api_path is not None:
+            named = f"{(cord.public_api_method or 'POST').upper()} {cord.public_api_path}"
+        else:
+            continue
+        if named == f"{method} {target.path}":
+            return cord
+        served.append(named)
+    raise NotFound(
+        "cord_not_found",
+        f"{chute.name} serves nothing at {method} {target.path[:200]}",
+        hint="it serves " + (", ".join(sorted(served)) if served else "nothing to the public"),
+    )

@@ -1,0 +1,59 @@
+"""One admitted call while it runs: what is sent, and what metering will want to know.
+
+Invariant: `dispatched_us` is set only while an instance holds the call, so that time spent on
+instances that failed is never charged.
+"""
+
+from dataclasses import dataclass
+
+from chutes_core.base.clock import Clock
+from chutes_core.base.units import MICROSECONDS_PER_HOUR
+from chutes_core.validator.gateway.admission import Admitted
+from chutes_core.validator.gateway.holds import Hold
+from chutes_core.wire.call import CallHead
+
+
+@dataclass
+class Call:
+    """Mutable on purpose: it is the running call. All times in microseconds."""
+
+    invocation_id: str
+    admitted: Admitted
+    head: CallHead
+    body: bytes
+    hold: Hold
+    caller_left: bool = False
+    attempts: int = 0
+    faults: int = 0
+    launch_id: str = ""
+    started_at_us: int = 0
+    dispatched_us: int | None = None
+    status: int = 0
+
+    @property
+    def chute_id(self) -> str:
+        """Return the chute that is called."""
+        return self.admitted.chute.chute_id
+
+    def dispatch(self, launch_id: str, clock: Clock) -> None:
+        """Note that the call now goes to this instance."""
+        self.launch_id = launch_id
+        self.started_at_us = clock.now_us()
+        self.dispatched_us = clock.monotonic_us()
+
+    def taken_back(self, *, fault: bool) -> None:
+        """Note that the instance gave no answer, by a fault of its own or not."""
+        self.dispatched_us = None
+        self.faults += fault
+
+    def usage_us(self, clock: Clock) -> int:
+        """Return the time since dispatch; 0 while no instance has the call."""
+        return 0 if self.dispatched_us is None else clock.monotonic_us() - self.dispatched_us
+
+    def paid_s(self, max_call_s: float) -> float:
+        """Return how long the call may run: what its hold pays for, at most ``max_call_s``."""
+        rate = self.admitted.chute.rate
+        if rate.rao_per_hour <= 0:
+            return max_call_s
+        paid_us = rate.hold_rao * MICROSECONDS_PER_HOUR // rate.rao_per_hour
+        return min(max_call_s, paid_us / 1_000_000)

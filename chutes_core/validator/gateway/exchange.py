@@ -1,0 +1,143 @@
+"""One call on one sealed connection: CALL, BODY*, END out; RESPONSE, BODY*, END back.
+
+Path: forward -> exchange -> relay -> runner. Invariant: every wait has a deadline; `clean` is true
+only after a whole exchange, and only then may the connection carry another call.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from typing import TypeVar
+
+import anyio
+from pydantic import ValidationError
+
+from chutes_core.base.errors import ProtocolError, TimedOut
+from chutes_core.validator.domain.invocations import Outcome
+from chutes_core.validator.gateway.call import Call
+from chutes_core.validator.gateway.headers import to_caller
+from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.gateway.reply import Reply
+from chutes_core.wire.call import ResponseHead
+from chutes_core.wire.connection import SealedConnection
+from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
+from chutes_core.wire.launch import FrameError
+from chutes_core.wire.model import Message
+
+_M = TypeVar("_M", bound=Message)
+
+INLINE_BYTES = BODY_CHUNK_BYTES  # a larger body is sent beside the wait for the answer
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How an answer ended that had begun; one that is not ``whole`` must look cut off."""
+
+    outcome: Outcome
+    whole: bool
+
+
+class Exchange:
+    """Runs once: `ask`, then `stream` if there was a RESPONSE; `end` in every case."""
+
+    def __init__(self, connection: SealedConnection, call: Call, limits: GatewayLimits) -> None:
+        self._connection = connection
+        self._call = call
+        self._limits = limits
+        self._deadline = anyio.current_time() + call.paid_s(limits.max_call_s)
+        self._sending: asyncio.Future[None] | None = None
+        self._ended = False
+
+    @property
+    def clean(self) -> bool:
+        """Tell whether both directions came to their ends."""
+        return self._ended and (self._sending is None or self._sending.done())
+
+    async def ask(self) -> ResponseHead | FrameError:
+        """Send the call; return the head of the answer, or the refusal in its place.
+
+        Raises:
+            TimedOut: ``first_byte_timeout``.
+            Unavailable: the connection ended.
+            ProtocolError: the instance broke the protocol.
+        """
+        with anyio.CancelScope(deadline=self._by(self._limits.first_byte_timeout_s)):
+            frame = await self._ask()
+            if frame.kind is FrameKind.ERROR:
+                return _parse(FrameError, frame)
+            if frame.kind is not FrameKind.RESPONSE:
+                raise ProtocolError("unexpected_frame", f"got {frame.kind.name} for a RESPONSE")
+            head = _parse(ResponseHead, frame)
+            if head.status < 200:
+                raise ProtocolError("bad_response", "the instance sent an interim status")
+            return head
+        raise TimedOut("first_byte_timeout", "the instance gave no answer in time")
+
+    async def stream(self, head: ResponseHead, reply: Reply) -> Ending:
+        """Pass the answer on, all but its last byte.
+
+        A call whose paid time runs out, or whose caller stops reading, is cut on the caller's
+        account; an instance that stops sending is the instance's failure.
+
+        Raises:
+            TimedOut: ``idle_timeout``.
+            Unavailable: the connection ended.
+            ProtocolError: the instance broke the protocol.
+        """
+        headers = to_caller(head.headers)
+        caller_is_slow = True
+        with anyio.CancelScope(deadline=self._by(self._limits.idle_timeout_s)) as scope:
+            await reply.start(head.status, headers)
+            while True:
+                caller_is_slow = False
+                scope.deadline = self._by(self._limits.idle_timeout_s)
+                frame = await self._connection.receive()
+                if frame.kind is FrameKind.BODY:
+                    caller_is_slow = True
+                    await reply.chunk(frame.payload)
+                elif frame.kind is FrameKind.END:
+                    reply.check_whole()
+                    self._ended = True
+                    return Ending("chute_error" if head.status >= 500 else "ok", whole=True)
+                elif frame.kind is FrameKind.ERROR:
+                    return Ending("chute_error", whole=False)
+                else:
+                    raise ProtocolError("unexpected_frame", f"{frame.kind.name} in a response")
+        if caller_is_slow or anyio.current_time() >= self._deadline:
+            return Ending("client_gone", whole=False)
+        raise TimedOut("idle_timeout", "the instance stopped sending")
+
+    def end(self) -> None:
+        """Stop sending, if that still goes on."""
+        if self._sending is not None and not self._sending.done():
+            self._sending.cancel()
+
+    def _by(self, seconds: float) -> float:
+        return min(anyio.current_time() + seconds, self._deadline)
+
+    async def _ask(self) -> Frame:
+        if len(self._call.body) <= INLINE_BYTES:
+            await self._send()
+        else:
+            self._sending = asyncio.ensure_future(self._send())
+            self._sending.add_done_callback(_seen)
+        return await self._connection.receive()
+
+    async def _send(self) -> None:
+        connection, body = self._connection, self._call.body
+        await connection.send(FrameKind.CALL, self._call.head.model_dump_json().encode())
+        for start in range(0, len(body), BODY_CHUNK_BYTES):
+            await connection.send(FrameKind.BODY, body[start : start + BODY_CHUNK_BYTES])
+        await connection.send(FrameKind.END)
+
+
+def _seen(sending: "asyncio.Future[None]") -> None:
+    """Take note of a failed sending: the receiving side meets the same lost connection."""
+    if not sending.cancelled():
+        sending.exception()
+
+
+def _parse(model: type[_M], frame: Frame) -> _M:
+    try:
+        return model.model_validate_json(frame.payload)
+    except ValidationError as error:
+        raise ProtocolError("bad_frame", f"an unusable {frame.kind.name}") from error

@@ -1,0 +1,205 @@
+"""Brings a call to an instance, tries others until one answers, and has the result metered.
+
+Path: admission -> routing -> forward -> relay -> runner, and back -> metering. Invariants: nothing
+is tried again once a byte of the answer has gone to the caller; a slot, a connection and a hold are
+given back in every case; the record is in the journal before the last byte leaves.
+"""
+
+import asyncio
+from dataclasses import dataclass
+
+from chutes_core.base.clock import Clock
+from chutes_core.base.errors import ChutesError, Exhausted, ProtocolError, TimedOut, Unavailable
+from chutes_core.validator.domain.invocations import Outcome
+from chutes_core.validator.domain.snapshot import ChuteView
+from chutes_core.validator.domain.statuses import status_of
+from chutes_core.validator.gateway.call import Call
+from chutes_core.validator.gateway.demand import Demand
+from chutes_core.validator.gateway.exchange import Ending, Exchange
+from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.gateway.metering import Metering
+from chutes_core.validator.gateway.pool import Borrowed, Pool
+from chutes_core.validator.gateway.queue import ColdQueue
+from chutes_core.validator.gateway.reply import Reply
+from chutes_core.validator.gateway.routing import NoSlot, Route, Router
+from chutes_core.wire.launch import FrameError
+
+NO_FAULT = frozenset(("at_capacity", "draining"))
+CALLER_LEFT = 499  # in records only: nobody was there to receive a status
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """No byte of an answer came; the call may go elsewhere."""
+
+    error: ChutesError
+
+
+class Forwarder:
+    """Runs admitted calls; its collaborators are the gateway's."""
+
+    def __init__(
+        self,
+        *,
+        router: Router,
+        pool: Pool,
+        queue: ColdQueue,
+        demand: Demand,
+        metering: Metering,
+        limits: GatewayLimits,
+        clock: Clock,
+    ) -> None:
+        self._router = router
+        self._pool = pool
+        self._queue = queue
+        self._demand = demand
+        self._metering = metering
+        self._limits = limits
+        self._clock = clock
+
+    async def run(self, call: Call, reply: Reply) -> None:
+        """Answer a call; an answer that must look cut off is left unfinished.
+
+        Raises:
+            ChutesError: there was no answer, or it broke off (``reply.started`` tells).
+        """
+        try:
+            ending = await self._serve(call, reply)
+        except asyncio.CancelledError:
+            call.status = call.status or CALLER_LEFT
+            outcome: Outcome = "client_gone" if call.caller_left else "failed"
+            self._metering.record(call, outcome, bytes_out=reply.bytes_out)
+            raise
+        except ChutesError as error:
+            call.status = call.status or status_of(error)
+            self._metering.record(call, "failed", bytes_out=reply.bytes_out)
+            raise
+        self._metering.record(call, ending.outcome, bytes_out=reply.bytes_out + reply.held_bytes)
+        if ending.whole:
+            await reply.finish()
+
+    async def _serve(self, call: Call, reply: Reply) -> Ending:
+        tried: set[str] = set()
+        last: ChutesError | None = None
+        while call.attempts < self._limits.max_attempts:
+            route = await self._route(call, tried, last)
+            tried.add(route.view.launch_id)
+            call.attempts += 1
+            try:
+                with self._router.using(route):
+                    result = await self._try(call, reply, route)
+            finally:
+                self._queue.wake(call.chute_id, 1)
+            if isinstance(result, Ending):
+                return result
+            last = result.error
+        raise _gave_up(last)
+
+    async def _route(self, call: Call, tried: set[str], last: ChutesError | None) -> Route:
+        """Return a route with a free slot; a caller of a cold chute waits for one."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + self._limits.cold_wait_s
+        waited = False
+        while True:
+            found = self._router.choose(call.chute_id, tried)
+            if isinstance(found, Route):
+                return found
+            if last is not None:
+                raise _gave_up(last)
+            if loop.time() >= until or (found is not NoSlot.COLD and not waited):
+                raise _no_slot(found, call.admitted.chute)
+            waited = True
+            with self._demand.waiting(call.chute_id):
+                await self._queue.wait(call.chute_id, until - loop.time())
+
+    async def _try(self, call: Call, reply: Reply, route: Route) -> Ending | Refusal:
+        """Call one instance; a pooled connection that turns out dead is replaced once."""
+        for fresh in (False, True):
+            try:
+                borrowed = await self._pool.borrow(route.view, fresh=fresh)
+            except (Unavailable, ProtocolError) as error:
+                return self._refused(call, route, error)
+            result = await self._once(call, reply, route, borrowed)
+            if result is not None:
+                return result
+        raise AssertionError("a fresh connection is never taken for a dead pooled one")
+
+    async def _once(
+        self, call: Call, reply: Reply, route: Route, borrowed: Borrowed
+    ) -> Ending | Refusal | None:
+        """Call over one connection; None if it was a pooled one that had died."""
+        call.dispatch(route.view.launch_id, self._clock)
+        exchange = Exchange(borrowed.connection, call, self._limits)
+        try:
+            try:
+                head = await exchange.ask()
+            except TimedOut:
+                route.failed(self._clock.monotonic_us())
+                raise
+            except (Unavailable, ProtocolError) as error:
+                if borrowed.reused:
+                    call.taken_back(fault=False)
+                    return None
+                return self._refused(call, route, error)
+            if isinstance(head, FrameError):
+                return self._refused(call, route, _refusal(head), fault=head.code not in NO_FAULT)
+            route.succeeded(call.usage_us(self._clock))
+            call.status = head.status
+            try:
+                return await exchange.stream(head, reply)
+            except (Unavailable, ProtocolError):
+                route.failed(self._clock.monotonic_us())
+                raise
+        finally:
+            exchange.end()
+            if exchange.clean:
+                self._pool.give_back(borrowed)
+            else:
+                borrowed.connection.abort()
+
+    def _refused(
+        self, call: Call, route: Route, error: ChutesError, *, fault: bool = True
+    ) -> Refusal:
+        if fault:
+            route.failed(self._clock.monotonic_us())
+            call.launch_id = route.view.launch_id
+        call.taken_back(fault=fault)
+        return Refusal(error)
+
+
+def _refusal(said: FrameError) -> ChutesError:
+    if said.code in NO_FAULT:
+        return _at_capacity()
+    return ProtocolError("instance_failed", f"the instance refused the call: {said.code}")
+
+
+def _gave_up(last: ChutesError | None) -> ChutesError:
+    """Return what the caller gets to hear when every try has failed."""
+    if isinstance(last, Exhausted):
+        return last
+    return ProtocolError(
+        "instance_failed",
+        "no instance gave an answer" + (f": {last.code}" if last else ""),
+        hint="nothing was charged; try again",
+    )
+
+
+def _no_slot(why: NoSlot, chute: ChuteView) -> ChutesError:
+    if why is NoSlot.FULL:
+        return _at_capacity()
+    if why is NoSlot.BROKEN:
+        return Unavailable(
+            "instances_failing",
+            f"the instances of {chute.name} failed their last calls",
+            hint="they are tried again within a minute",
+        )
+    return Unavailable(
+        "no_instance",
+        f"{chute.name} has no instance yet"
+        + (f": {chute.cold_reason}" if chute.cold_reason else ""),
+        hint="it is being started; call again, or see chutes warmup",
+    )
+
+
+def _at_capacity() -> Exhausted:
+    return Exhausted("at_capacity", "all instances are at capacity", hint="try again in a moment")

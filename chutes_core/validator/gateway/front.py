@@ -1,0 +1,240 @@
+"""The public port: four forms of request are invocations, all others are the control plane's.
+
+Path: user -> front -> admission -> forward. Raw ASGI, since nothing between the socket and the
+sealed connection may buffer. Invariants: every answer to an invocation carries its id, errors
+included; an answer that broke off is never completed, so the server cuts the connection; a caller
+who leaves stops the call at the instance.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from loguru import logger
+
+from chutes_core.base.errors import ChutesError, Invalid
+from chutes_core.base.ids import new_id
+from chutes_core.validator.domain.accounts import ApiKey
+from chutes_core.validator.domain.snapshot import Snapshot
+from chutes_core.validator.domain.statuses import status_of
+from chutes_core.validator.gateway.admission import Admitted, admit, authenticate, callable_models
+from chutes_core.validator.gateway.asgi import AsgiApp, Receive, Scope, Send
+from chutes_core.validator.gateway.body import Bodies, Room, check_arguments, model_of
+from chutes_core.validator.gateway.buckets import Buckets
+from chutes_core.validator.gateway.call import Call
+from chutes_core.validator.gateway.demand import Demand
+from chutes_core.validator.gateway.forward import Forwarder
+from chutes_core.validator.gateway.headers import HEADER_FORM, call_head
+from chutes_core.validator.gateway.holds import Holds
+from chutes_core.validator.gateway.reply import Reply
+from chutes_core.validator.gateway.target import Target, target_of
+from chutes_core.wire.call import CallHead
+
+
+class JournalState(Protocol):
+    """The part of the journal that front needs."""
+
+    def check(self) -> None:
+        """Raise Unavailable if calls cannot be recorded now."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """The parts of an ASGI scope that front looks at; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    scope: Scope
+
+    @classmethod
+    def of(cls, scope: Scope) -> "Request":
+        """Read a scope; of a header that stands there twice the last one counts."""
+        headers = {
+            name.decode("latin-1").lower(): value.decode("latin-1")
+            for name, value in scope["headers"]
+        }
+        return cls(scope.get("method", "GET").upper(), scope["path"], headers, scope)
+
+
+class Front:
+    """An ASGI application; ``snapshot`` returns the current one, ``control`` takes the rest."""
+
+    def __init__(
+        self,
+        *,
+        control: AsgiApp,
+        snapshot: Callable[[], Snapshot],
+        forwarder: Forwarder,
+        holds: Holds,
+        buckets: Buckets,
+        bodies: Bodies,
+        demand: Demand,
+        journal: JournalState,
+        domain: str | None,
+    ) -> None:
+        self._control = control
+        self._snapshot = snapshot
+        self._forwarder = forwarder
+        self._holds = holds
+        self._buckets = buckets
+        self._bodies = bodies
+        self._demand = demand
+        self._journal = journal
+        self._domain = domain
+        self.in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one ASGI scope."""
+        if scope["type"] == "lifespan":
+            await self._control(scope, receive, send)
+            return
+        request = Request.of(scope)
+        host = request.headers.get("host", "")
+        target = target_of(request.method, request.path, host, self._domain)
+        if target is None:
+            await self._control(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await _refuse_websocket(scope, receive, send)
+        else:
+            await self._answer(request, target, receive, send)
+
+    async def _answer(self, request: Request, target: Target, receive: Receive, send: Send) -> None:
+        invocation_id = new_id()
+        reply = Reply(send, invocation_id, request.method)
+        self.in_flight += 1
+        try:
+            await self._invoke(request, target, receive, reply, invocation_id)
+        except ChutesError as error:
+            if status_of(error) >= 500:
+                logger.bind(invocation_id=invocation_id, code=error.code).warning("Call failed")
+            if not reply.started:
+                await reply.error(error)
+        finally:
+            self.in_flight -= 1
+
+    async def _invoke(
+        self,
+        request: Request,
+        target: Target,
+        receive: Receive,
+        reply: Reply,
+        invocation_id: str,
+    ) -> None:
+        snapshot = self._snapshot()
+        key = authenticate(snapshot, request.headers)
+        self._buckets.take(key.key_id)
+        if target.form == "models":
+            await reply.json(200, _model_list(callable_models(snapshot, key)))
+            return
+        with self._bodies.room() as room:
+            call = await self._admit(snapshot, key, request, target, receive, room, invocation_id)
+            if call is None:
+                return
+            try:
+                with self._demand.calling(call.chute_id):
+                    self._journal.check()
+                    await self._run(call, reply, receive)
+            finally:
+                call.hold.release()
+
+    async def _admit(
+        self,
+        snapshot: Snapshot,
+        key: ApiKey,
+        request: Request,
+        target: Target,
+        receive: Receive,
+        room: Room,
+        invocation_id: str,
+    ) -> Call | None:
+        """Return the admitted call with its body; None if the caller left before all came.
+
+        A call by model is admitted once its body is there; others before it is read.
+        """
+        body: bytes | None = None
+        model: str | None = None
+        if target.form == "model":
+            body = await self._body(request, receive, room)
+            if body is None:
+                return None
+            model = model_of(body)
+        admitted = admit(snapshot, key, target, method=request.method, model=model)
+        hold = self._holds.open(admitted.payer, admitted.chute.rate)
+        try:
+            if body is None:
+                body = await self._body(request, receive, room)
+            if body is None:
+                hold.release()
+                return None
+            head = _head(request, target, admitted, invocation_id, body)
+            return Call(invocation_id, admitted, head, body, hold)
+        except BaseException:
+            hold.release()
+            raise
+
+    async def _body(self, request: Request, receive: Receive, room: Room) -> bytes | None:
+        room.check(request.headers.get("content-length"))
+        return await room.read(receive)
+
+    async def _run(self, call: Call, reply: Reply, receive: Receive) -> None:
+        """Run a call until it ends or its caller leaves."""
+        work = asyncio.ensure_future(self._forwarder.run(call, reply))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
+            call.caller_left = not work.done()
+        finally:
+            leaving.cancel()
+            work.cancel()
+            await asyncio.wait((work,))
+        if not work.cancelled():
+            work.result()
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        continue
+
+
+async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
+    """Refuse the handshake: with a typed error where the server can send one, else with 403."""
+    await receive()
+    if "websocket.http.response" not in scope.get("extensions", {}):
+        await send({"type": "websocket.close", "code": 1003, "reason": "websocket_unsupported"})
+        return
+
+    async def as_http(message: dict[str, object]) -> None:
+        await send(message | {"type": f"websocket.{message['type']}"})
+
+    error = Invalid(
+        "websocket_unsupported",
+        "websocket calls are not served yet",
+        hint="use a streaming cord: its answer comes chunk by chunk",
+    )
+    await Reply(as_http, new_id(), "GET").error(error)  # type: ignore[arg-type]
+
+
+def _head(
+    request: Request, target: Target, admitted: Admitted, invocation_id: str, body: bytes
+) -> CallHead:
+    if target.form == "cord":
+        check_arguments(body, request.headers.get("content-type"))
+    head = call_head(
+        invocation_id=invocation_id,
+        method=request.method,
+        path=admitted.path,
+        query=request.scope.get("query_string", b""),
+        headers=request.scope["headers"],
+        length=len(body),
+    )
+    if target.form == "cord":
+        return head.model_copy(update={"headers": (*head.headers, (HEADER_FORM, "arguments"))})
+    return head
+
+
+def _model_list(models: list[str]) -> dict[str, object]:
+    data = [{"id": m, "object": "model", "created": 0, "owned_by": "chutes"} for m in models]
+    return {"object": "list", "data": data}

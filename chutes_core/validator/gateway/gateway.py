@@ -1,0 +1,125 @@
+"""The gateway put together: one front, one snapshot, one journal, one pool.
+
+Seams: a read-only Snapshot comes in by `swap`, Invocations go out through the Journal; it never
+calls store, billing or scoring. Invariant: all of it runs on one event loop, and nothing in it
+blocks that loop but the journal's single write.
+"""
+
+import random
+
+from chutes_core.base.clock import Clock, SystemClock
+from chutes_core.validator.domain.snapshot import Snapshot
+from chutes_core.validator.gateway.asgi import AsgiApp
+from chutes_core.validator.gateway.body import Bodies
+from chutes_core.validator.gateway.buckets import Buckets
+from chutes_core.validator.gateway.demand import Demand
+from chutes_core.validator.gateway.forward import Forwarder
+from chutes_core.validator.gateway.front import Front
+from chutes_core.validator.gateway.holds import Holds
+from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.gateway.metering import Metering
+from chutes_core.validator.gateway.pool import Pool
+from chutes_core.validator.gateway.queue import ColdQueue
+from chutes_core.validator.gateway.routing import Router
+
+_REPLAY_BATCH = 10_000
+
+
+class Gateway:
+    """The validator's public port.
+
+    Args:
+        control: the ASGI application for everything that is no invocation.
+        journal: open; what it holds undrained counts against the accounts until drained.
+        limits: every bound.
+        domain: `{slug}.{domain}` hosts are invocations; None without a wildcard name.
+        clock, rng: a test's to replace.
+
+    Attributes:
+        front: the ASGI application to give to the server.
+        demand: callers by chute, for autoscale.
+    """
+
+    def __init__(
+        self,
+        *,
+        control: AsgiApp,
+        journal: Journal,
+        limits: GatewayLimits | None = None,
+        domain: str | None = None,
+        clock: Clock | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        limits = limits or GatewayLimits()
+        clock = clock or SystemClock()
+        self.demand = Demand(clock)
+        self._journal = journal
+        self._snapshot = Snapshot()
+        self._holds = Holds()
+        self._bodies = Bodies(limits)
+        self._queue = ColdQueue(per_chute=limits.max_waiting_per_chute, in_all=limits.max_waiting)
+        self._router = Router(clock=clock, rng=rng or random.Random())
+        self._pool = Pool(
+            clock=clock,
+            connect_timeout_s=limits.connect_timeout_s,
+            max_idle_per_instance=limits.max_idle_per_instance,
+            idle_s=limits.idle_connection_s,
+        )
+        self._metering = Metering(journal=journal, clock=clock)
+        forwarder = Forwarder(
+            router=self._router,
+            pool=self._pool,
+            queue=self._queue,
+            demand=self.demand,
+            metering=self._metering,
+            limits=limits,
+            clock=clock,
+        )
+        self.front = Front(
+            control=control,
+            snapshot=lambda: self._snapshot,
+            forwarder=forwarder,
+            holds=self._holds,
+            buckets=Buckets(per_s=limits.key_calls_per_s, burst=limits.key_burst, clock=clock),
+            bodies=self._bodies,
+            demand=self.demand,
+            journal=journal,
+            domain=domain,
+        )
+        self._replay()
+
+    def swap(self, snapshot: Snapshot) -> None:
+        """Decide by this snapshot from now on; calls that run go on with theirs."""
+        self._snapshot = snapshot
+        self._holds.drained(snapshot.drained.get(self._journal.worker, 0))
+        self._router.swap(snapshot.instances)
+        self._pool.swap([v.launch_id for views in snapshot.instances.values() for v in views])
+        self.demand.keep(snapshot.chutes.keys())
+        for chute_id in self._queue.waiting_for():
+            slots = sum(view.concurrency for view in snapshot.instances.get(chute_id, ()))
+            self._queue.wake(chute_id, slots)
+
+    def stats(self) -> dict[str, int]:
+        """Return counters: callers in flight, slots taken, waiting, bytes held, outcomes."""
+        return {
+            "in_flight": self.front.in_flight,
+            "slots": self._router.in_flight(),
+            "waiting": self._queue.size,
+            "body_bytes": self._bodies.held_bytes,
+            **{f"outcome_{name}": count for name, count in self._metering.outcomes.items()},
+        }
+
+    def taken_rao(self, user_id: str) -> int:
+        """Return what of an account is held or charged and not yet in the snapshot."""
+        return self._holds.taken_rao(user_id)
+
+    async def close(self) -> None:
+        """Close the idle connections; the server has ended the calls before."""
+        self._pool.close()
+
+    def _replay(self) -> None:
+        after = 0
+        while batch := self._journal.pending(after, _REPLAY_BATCH):
+            self._holds.replay(batch)
+            after = batch[-1].sequence

@@ -1,0 +1,103 @@
+"""Sealed connections to instances, kept open between calls.
+
+Path: routing -> pool -> forward. Invariant: a connection carries one call at a time; only one whose
+last call ended cleanly comes back; a connection of an instance that left the snapshot is closed.
+"""
+
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+
+from chutes_core.base.clock import Clock
+from chutes_core.validator.domain.snapshot import InstanceView
+from chutes_core.wire.connection import SealedConnection, open_connection
+from chutes_core.wire.sealing import PROVEN
+
+Opening = Callable[[InstanceView, float], Awaitable[SealedConnection]]
+
+
+@dataclass(frozen=True)
+class Borrowed:
+    """A connection for one call; ``reused`` ones may have died unseen."""
+
+    connection: SealedConnection
+    launch_id: str
+    reused: bool
+
+
+class Pool:
+    """Idle connections by launch, newest used first."""
+
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        connect_timeout_s: float,
+        max_idle_per_instance: int,
+        idle_s: float,
+        opening: Opening | None = None,
+    ) -> None:
+        self._clock = clock
+        self._connect_timeout_s = connect_timeout_s
+        self._max_idle = max_idle_per_instance
+        self._idle_us = round(idle_s * 1_000_000)
+        self._open = opening or _open
+        self._idle: dict[str, list[tuple[int, SealedConnection]]] = {}
+        self._known: frozenset[str] = frozenset()
+
+    async def borrow(self, view: InstanceView, *, fresh: bool = False) -> Borrowed:
+        """Return a connection to an instance: an idle one unless ``fresh``, else a new one.
+
+        Raises:
+            Unavailable: it cannot be reached.
+        """
+        if fresh:
+            self._drop(view.launch_id)
+        idle = self._idle.get(view.launch_id, [])
+        too_old_us = self._clock.monotonic_us() - self._idle_us
+        while idle:
+            since_us, connection = idle.pop()
+            if connection.usable and since_us >= too_old_us:
+                return Borrowed(connection, view.launch_id, reused=True)
+            connection.abort()
+        connection = await self._open(view, self._connect_timeout_s)
+        return Borrowed(connection, view.launch_id, reused=False)
+
+    def give_back(self, borrowed: Borrowed) -> None:
+        """Keep a connection whose call ended cleanly."""
+        if borrowed.launch_id not in self._known or not borrowed.connection.usable:
+            borrowed.connection.abort()
+            return
+        idle = self._idle.setdefault(borrowed.launch_id, [])
+        idle.append((self._clock.monotonic_us(), borrowed.connection))
+        if len(idle) > self._max_idle:
+            idle.pop(0)[1].abort()
+
+    def swap(self, launch_ids: Collection[str]) -> None:
+        """Close what leads to other launches than these, and what has idled too long."""
+        self._known = frozenset(launch_ids)
+        for launch_id in [one for one in self._idle if one not in self._known]:
+            self._drop(launch_id)
+        too_old_us = self._clock.monotonic_us() - self._idle_us
+        for idle in self._idle.values():
+            while idle and idle[0][0] < too_old_us:
+                idle.pop(0)[1].abort()
+
+    def close(self) -> None:
+        """Close every idle connection."""
+        self.swap(())
+
+    def _drop(self, launch_id: str) -> None:
+        for _, connection in self._idle.pop(launch_id, []):
+            connection.abort()
+
+
+async def _open(view: InstanceView, timeout_s: float) -> SealedConnection:
+    return await open_connection(
+        view.host,
+        view.port,
+        root=view.root,
+        ticket=view.ticket,
+        launch_id=view.launch_id,
+        generation=PROVEN,
+        timeout_s=timeout_s,
+    )

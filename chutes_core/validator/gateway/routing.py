@@ -1,0 +1,128 @@
+"""Which instance answers a call: the better of two random ones with a free slot.
+
+Path: admission -> routing -> forward. Better means less load for its speed: (in flight + 1) per
+slot, times the smoothed time to the first byte, times a penalty for failures (power of two choices:
+Mitzenmacher, IEEE TPDS 12(10), 2001). Invariant: an instance's in-flight count never exceeds its
+concurrency, and rises and falls in one try/finally, here.
+"""
+
+import random
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from enum import Enum
+
+from chutes_core.base.clock import Clock
+from chutes_core.validator.domain.snapshot import InstanceView
+from chutes_core.validator.gateway.breaker import Breaker
+
+SMOOTHING = 0.2
+ERROR_WEIGHT = 10.0
+
+
+class NoSlot(Enum):
+    """Why no instance can take a call now."""
+
+    COLD = "there is no instance"
+    FULL = "all instances are at capacity"
+    BROKEN = "all instances fail"
+
+
+class Route:
+    """One instance as the gateway has come to know it."""
+
+    def __init__(self, view: InstanceView) -> None:
+        self.view = view
+        self.in_flight = 0
+        self.latency_us: float | None = None
+        self.errors = 0.0
+        self.breaker = Breaker()
+
+    def has_slot(self) -> bool:
+        """Tell whether one more call fits."""
+        return self.in_flight < self.view.concurrency
+
+    def succeeded(self, first_byte_us: int) -> None:
+        """Note an answer and how long its first byte took."""
+        before = first_byte_us if self.latency_us is None else self.latency_us
+        self.latency_us = before + SMOOTHING * (first_byte_us - before)
+        self.errors -= SMOOTHING * self.errors
+        self.breaker.succeeded()
+
+    def failed(self, now_us: int) -> None:
+        """Note a call that got no answer."""
+        self.errors += SMOOTHING * (1.0 - self.errors)
+        self.breaker.failed(now_us)
+
+    def cost(self, default_latency_us: float) -> float:
+        """Return how bad a choice this is; an instance never tried counts as fast as its rival."""
+        latency_us = default_latency_us if self.latency_us is None else self.latency_us
+        load = (self.in_flight + 1) / self.view.concurrency
+        return load * (latency_us + 1.0) * (1.0 + ERROR_WEIGHT * self.errors)
+
+
+class Router:
+    """All routes; `swap` keeps what is known of instances that stay."""
+
+    def __init__(self, *, clock: Clock, rng: random.Random) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._routes: dict[str, dict[str, Route]] = {}
+
+    def swap(self, instances: Mapping[str, tuple[InstanceView, ...]]) -> None:
+        """Take over a new snapshot's instances."""
+        self._routes = {
+            chute_id: {view.launch_id: self._route(chute_id, view) for view in views}
+            for chute_id, views in instances.items()
+            if views
+        }
+
+    def choose(self, chute_id: str, excluded: Collection[str] = ()) -> Route | NoSlot:
+        """Return the route for a call, or why there is none.
+
+        ``excluded`` names launches that this call has tried already.
+        """
+        routes = [
+            route
+            for launch_id, route in self._routes.get(chute_id, {}).items()
+            if launch_id not in excluded
+        ]
+        if not routes:
+            return NoSlot.COLD
+        now_us = self._clock.monotonic_us()
+        healthy = [route for route in routes if route.breaker.allows(now_us)]
+        if not healthy:
+            return NoSlot.BROKEN
+        free = [route for route in healthy if route.has_slot()]
+        if not free:
+            return NoSlot.FULL
+        return self._better(free)
+
+    @contextmanager
+    def using(self, route: Route) -> Iterator[None]:
+        """Occupy one slot of a route."""
+        route.in_flight += 1
+        route.breaker.begin()
+        try:
+            yield
+        finally:
+            route.in_flight -= 1
+            route.breaker.end()
+
+    def in_flight(self) -> int:
+        """Return how many slots are taken in all, of instances in the snapshot."""
+        return sum(r.in_flight for routes in self._routes.values() for r in routes.values())
+
+    def _route(self, chute_id: str, view: InstanceView) -> Route:
+        known = self._routes.get(chute_id, {}).get(view.launch_id)
+        if known is None:
+            return Route(view)
+        known.view = view
+        return known
+
+    def _better(self, free: list[Route]) -> Route:
+        if len(free) == 1:
+            return free[0]
+        one, two = self._rng.sample(free, 2)
+        known = [r.latency_us for r in (one, two) if r.latency_us is not None]
+        default = known[0] if known else 0.0
+        return one if one.cost(default) <= two.cost(default) else two
