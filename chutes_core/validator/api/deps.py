@@ -1,0 +1,67 @@
+"""Guards as FastAPI dependencies: who calls, proven by a hotkey's signature or by an API key.
+
+Invariant: a route that names a guard runs only for a proven caller; a signature is accepted once
+(the store keeps its nonce), and nothing here touches SQLite on the event loop.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+
+from anyio.to_thread import run_sync
+from fastapi import Request
+
+from chutes_core.base.clock import Clock
+from chutes_core.base.errors import Unauthenticated
+from chutes_core.validator.accounts.principal import Principal
+from chutes_core.validator.accounts.service import Accounts
+from chutes_core.validator.domain.keytext import presented_key
+from chutes_core.wire.signing import Caller, NonceStore, verify_user
+
+USER_ID = "x-chutes-userid"
+_SIGNATURE = "x-chutes-signature"
+
+
+class Guards:
+    """Makes the dependencies of routes."""
+
+    def __init__(self, accounts: Accounts, nonces: NonceStore, clock: Clock) -> None:
+        self._accounts = accounts
+        self._nonces = nonces
+        self._clock = clock
+
+    def user(self, purpose: str) -> Callable[[Request], Awaitable[Principal]]:
+        """Return a dependency that gives the caller; ``purpose`` is what body-less calls sign."""
+
+        async def dependency(request: Request) -> Principal:
+            body = await request.body()
+            return await run_sync(partial(self._identify, request.headers, body, purpose))
+
+        return dependency
+
+    async def signer(self, request: Request) -> str:
+        """Return the hotkey that signed the request, whether it has an account or not."""
+        body = await request.body()
+        caller = await run_sync(partial(self._verify, request.headers, body, "register"))
+        return caller.hotkey_ss58
+
+    def _identify(self, headers: Mapping[str, str], body: bytes, purpose: str) -> Principal:
+        if _SIGNATURE in headers:
+            caller = self._verify(headers, body, purpose)
+            return self._accounts.signed(caller.hotkey_ss58, headers.get(USER_ID))
+        text = presented_key(headers.get("authorization"), headers.get("x-api-key"))
+        if text is None:
+            raise Unauthenticated(
+                "no_credentials",
+                "the request carries no signature and no API key",
+                hint="Authorization: Bearer cpk_…",
+            )
+        return self._accounts.with_key(text)
+
+    def _verify(self, headers: Mapping[str, str], body: bytes, purpose: str) -> Caller:
+        return verify_user(
+            headers,
+            body or None,
+            purpose=purpose,
+            nonces=self._nonces,
+            now_s=self._clock.now_s(),
+        )

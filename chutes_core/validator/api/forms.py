@@ -1,0 +1,174 @@
+"""Bodies as the public client sends them (shared/PUBLIC_API, Calls), and what they mean.
+
+Unknown fields are ignored here and only here: the public client sends some that mean nothing to
+us. Fields that ask for what this validator cannot give yet are refused, never dropped silently.
+"""
+
+from decimal import Decimal
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from chutes_core.base.errors import Invalid
+from chutes_core.base.units import USD_MICROS_PER_USD
+from chutes_core.validator.catalog.rules import ChuteDraft
+from chutes_core.validator.domain.accounts import Action, ObjectType, Scope
+from chutes_core.validator.domain.chutes import Cord, Selector
+from chutes_core.wire.model import RecordId
+
+Short = Annotated[str, Field(max_length=200)]
+
+
+class Form(BaseModel):
+    """Base of the bodies that users send."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class RegisterForm(Form):
+    """POST /users/register."""
+
+    username: Short
+    coldkey: Short
+
+
+class ScopeForm(Form):
+    """One scope of a key."""
+
+    object_type: ObjectType
+    object_id: RecordId | None = None
+    action: Action | None = None
+
+
+class KeyForm(Form):
+    """POST /api_keys/."""
+
+    name: str = Field(min_length=1, max_length=64)
+    admin: bool = False
+    scopes: list[ScopeForm] | None = Field(default=None, max_length=100)
+
+    def to_scopes(self) -> tuple[Scope, ...]:
+        """Return the scopes as records."""
+        return tuple(Scope(s.object_type, s.object_id, s.action) for s in self.scopes or ())
+
+
+class SelectorForm(Form):
+    """A node selector; the price is in US dollars."""
+
+    gpu_count: int = 1
+    min_vram_gb_per_gpu: int = 16
+    max_hourly_price_per_gpu: Decimal | None = Field(default=None, max_digits=12)
+    include: list[Short] | None = Field(default=None, max_length=100)
+    exclude: list[Short] | None = Field(default=None, max_length=100)
+
+    def to_selector(self) -> Selector:
+        """Return the record."""
+        price = self.max_hourly_price_per_gpu
+        return Selector(
+            gpu_count=self.gpu_count,
+            min_vram_gb_per_gpu=self.min_vram_gb_per_gpu,
+            max_hourly_price_usd_micros=None if price is None else int(price * USD_MICROS_PER_USD),
+            include=tuple(self.include) if self.include else None,
+            exclude=tuple(self.exclude or ()),
+        )
+
+
+class CordForm(Form):
+    """One cord."""
+
+    function: Short
+    path: Short
+    method: str = Field(default="POST", max_length=10)
+    public_api_path: Short | None = None
+    public_api_method: str | None = Field(default=None, max_length=10)
+    stream: bool = False
+    passthrough: bool = False
+    input_schema: dict[str, Any] | None = None
+    output_schema: dict[str, Any] | None = None
+    minimal_input_schema: dict[str, Any] | None = None
+    output_content_type: Short | None = None
+
+    def to_cord(self) -> Cord:
+        """Return the record."""
+        return Cord(
+            function=self.function,
+            path=self.path,
+            method=self.method.upper(),
+            public_api_path=self.public_api_path,
+            public_api_method=None if not self.public_api_path else self._public_method(),
+            stream=self.stream,
+            passthrough=self.passthrough,
+            input_schema=self.input_schema,
+            output_schema=self.output_schema,
+            minimal_input_schema=self.minimal_input_schema,
+            output_content_type=self.output_content_type,
+        )
+
+    def _public_method(self) -> str:
+        return (self.public_api_method or "POST").upper()
+
+
+class ChuteForm(Form):
+    """POST /chutes/."""
+
+    name: Short
+    image: Annotated[str, Field(max_length=400)]
+    filename: Short
+    ref_str: Short
+    code: str
+    tagline: str | None = ""
+    readme: str | None = ""
+    public: bool = False
+    standard_template: Short | None = None
+    node_selector: SelectorForm = SelectorForm()
+    cords: list[CordForm] = Field(default_factory=list, max_length=100)
+    jobs: list[Any] | None = None
+    concurrency: int | None = None
+    max_instances: int | None = None
+    scaling_threshold: Decimal | None = Field(default=None, max_digits=12)
+    shutdown_after_seconds: int | None = None
+    encrypted_fs: bool | None = None
+    tee: bool | None = None
+
+    def to_draft(self) -> ChuteDraft:
+        """Return what is to be deployed.
+
+        Raises:
+            Invalid: ``not_supported``.
+        """
+        for what, asked in (
+            ("jobs", self.jobs),
+            ("tee", self.tee),
+            ("encrypted_fs", self.encrypted_fs),
+        ):
+            if asked:
+                raise Invalid("not_supported", f"this validator does not offer {what} yet")
+        threshold = Decimal("0.75") if self.scaling_threshold is None else self.scaling_threshold
+        return ChuteDraft(
+            name=self.name,
+            image=self.image,
+            filename=self.filename,
+            ref_str=self.ref_str,
+            code=self.code,
+            cords=tuple(cord.to_cord() for cord in self.cords),
+            selector=self.node_selector.to_selector(),
+            tagline=self.tagline or "",
+            readme=self.readme or "",
+            public=self.public,
+            standard_template=self.standard_template or None,
+            concurrency=_or(self.concurrency, 1),
+            max_instances=_or(self.max_instances, 1),
+            scaling_threshold_percent=int(threshold * 100),
+            shutdown_after_s=_or(self.shutdown_after_seconds, 300),
+        )
+
+
+class ShareForm(Form):
+    """POST /chutes/share and /chutes/unshare."""
+
+    chute_id_or_name: Short
+    user_id_or_name: Short
+
+
+def _or(value: int | None, default: int) -> int:
+    return default if value is None else value

@@ -1,0 +1,80 @@
+"""Waiting for a chute to become hot, told line by line: a caller that waits counts as demand."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+import anyio
+from anyio.to_thread import run_sync
+from fastapi import APIRouter, Depends
+from fastapi.responses import StreamingResponse
+
+from chutes_core.validator.accounts.principal import Principal
+from chutes_core.validator.api.body import bounded_route
+from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.services import Services
+from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
+
+MAX_BODY_BYTES = 1024
+MAX_WAIT_S = 1_800
+KEEP_ALIVE_POLLS = 20
+_ORDER = tuple(LaunchState)
+
+
+def build_router(services: Services, guards: Guards) -> APIRouter:
+    """Return /chutes/warmup; included before /chutes/{reference}."""
+    router = APIRouter(prefix="/chutes", tags=["chutes"], route_class=bounded_route(MAX_BODY_BYTES))
+    user = Annotated[Principal, Depends(guards.user("chutes"))]
+
+    @router.get("/warmup/{reference:path}")
+    async def warm_up(caller: user, reference: str) -> StreamingResponse:
+        chute = await run_sync(services.chutes.get, caller.account, reference)
+        caller.require("chutes", "invoke", chute.chute_id)
+        return StreamingResponse(_follow(services, chute.chute_id), media_type="text/event-stream")
+
+    return router
+
+
+async def _follow(services: Services, chute_id: str) -> AsyncIterator[str]:
+    started_us = services.clock.monotonic_us()
+    told = ""
+    quiet = 0
+    while True:
+        services.wake(chute_id)
+        status, text = await run_sync(_status, services, chute_id)
+        waited_us = services.clock.monotonic_us() - started_us
+        if status != "hot" and waited_us > MAX_WAIT_S * 1_000_000:
+            status, text = "timeout", f"not hot after {MAX_WAIT_S} s"
+        event = json.dumps({"status": status, "log": text})
+        if event != told:
+            told, quiet = event, 0
+            yield f"data: {event}\n\n"
+        if status in ("hot", "deleted", "timeout"):
+            return
+        quiet += 1
+        if quiet % KEEP_ALIVE_POLLS == 0:
+            yield ".\n\n"
+        await anyio.sleep(services.poll_s)
+
+
+def _status(services: Services, chute_id: str) -> tuple[str, str]:
+    """Return the state of the launch that is furthest on, and a sentence about it."""
+    if services.store.chutes.get(chute_id) is None:
+        return "deleted", "the chute was deleted"
+    coming = [
+        launch
+        for launch in services.store.launches.open_of_chute(chute_id)
+        if launch.state is not LaunchState.DRAINING
+    ]
+    if not coming:
+        return "cold", _last_end(services.store.launches.last_gone_of(chute_id))
+    best = max(coming, key=lambda launch: _ORDER.index(launch.state))
+    if best.state is LaunchState.ACTIVE:
+        return "hot", "the chute answers"
+    return best.state.value, f"an instance on {best.gpu_class} is {best.state.value}"
+
+
+def _last_end(launch: Launch | None) -> str:
+    if launch is None or launch.reason in (Reason.NONE, Reason.SCALED_DOWN):
+        return "waiting for a miner to take it up"
+    return f"the last instance ended: {REASON_TEXT[launch.reason]}. {launch.detail}".strip()

@@ -1,0 +1,31 @@
+"""What the user-facing routes need, collected once by validator/app.py."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from chutes_core.base.clock import Clock
+from chutes_core.validator.accounts.service import Accounts
+from chutes_core.validator.billing.ledger import Ledger
+from chutes_core.validator.billing.rates import Rates
+from chutes_core.validator.catalog.chutes import Chutes
+from chutes_core.validator.catalog.images import Images
+from chutes_core.validator.store.database import Store
+
+
+@dataclass(frozen=True)
+class Services:
+    """The services behind the routes.
+
+    ``wake`` is called on the event loop with the id of a chute that somebody waits for, again and
+    again while it waits; ``poll_s`` is how often a stream looks for news.
+    """
+
+    store: Store
+    accounts: Accounts
+    images: Images
+    chutes: Chutes
+    ledger: Ledger
+    rates: Rates
+    clock: Clock
+    wake: Callable[[str], None]
+    poll_s: float = 0.5
