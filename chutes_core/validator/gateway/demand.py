@@ -41,6 +41,10 @@ class Demand:
         finally:
             self._change(chute_id, in_flight=1, waiting=-1)
 
+    def touch(self, chute_id: str) -> None:
+        """Note that somebody wants the chute hot, without a call (warm-up)."""
+        self._change(chute_id, in_flight=0, waiting=0)
+
     def keep(self, chute_ids: Collection[str]) -> None:
         """Forget chutes that are gone and have no caller left."""
         self._chutes = {

@@ -19,7 +19,7 @@ from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
 from chutes_core.validator.launches.leases import LeaseBook
-from chutes_core.validator.launches.ports import ChainView, Miner
+from chutes_core.validator.launches.ports import ChainView, Changed, Miner
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.launches.wanted import Wanted
 from chutes_core.validator.store.database import Store
@@ -63,6 +63,7 @@ class Launches:
         limits: LaunchLimits,
         on_listening: Callable[[str], None],
         on_gone: Callable[[str], None],
+        changed: Changed,
     ) -> None:
         self._store = store
         self._chain = chain
@@ -73,6 +74,7 @@ class Launches:
         self._limits = limits
         self._on_listening = on_listening
         self._on_gone = on_gone
+        self._changed = changed
         self._granting = asyncio.Lock()
 
     async def wanted(self) -> WantedList:
@@ -106,6 +108,7 @@ class Launches:
         if event.event == "gone":
             launch = await asyncio.to_thread(self._end, launch, event)
             self._on_gone(launch_id)
+            await self._changed()
         elif launch.state is LaunchState.REQUESTED:
             if event.instance_public_key is None:
                 raise Invalid("no_public_key", "a listening instance has a public key")

@@ -1,0 +1,146 @@
+"""From settings to a running validator, and in order to its end.
+
+Invariant of the end: first no new calls, then the calls in flight, then the loops, then the journal
+is settled, then the store is closed. Invariant of the start: what a killed process left is settled
+before the first new call is taken.
+"""
+
+import asyncio
+import json
+import os
+import socket
+from pathlib import Path
+
+from loguru import logger
+
+from chutes_core.base.clock import SystemClock
+from chutes_core.base.errors import Forbidden
+from chutes_core.base.loops import Loops
+from chutes_core.chain.client import ChainClient
+from chutes_core.chain.keys import load_neuron_keys
+from chutes_core.validator.app import Ground, Validator, build
+from chutes_core.validator.loops import start_loops
+from chutes_core.validator.server import bind, server
+from chutes_core.validator.settings import ValidatorSettings
+from chutes_core.wire.discovery import commitment_of
+from chutes_core.wire.peers import SignedClient
+
+
+async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
+    """Run the validator until ``stop`` is set.
+
+    Raises:
+        ChutesError: it cannot start as it is configured; the code says why.
+    """
+    settings.check_binding()
+    keys = load_neuron_keys(
+        settings.wallet_path,
+        settings.wallet_name,
+        settings.hotkey,
+        allow_coldkey=settings.allow_coldkey,
+    )
+    chain = await asyncio.to_thread(ChainClient.connect, settings.chain_url, settings.netuid)
+    try:
+        _check_devnet_only(settings, chain)
+        sock = bind(settings.host, settings.port)
+        try:
+            url = settings.public_url or _url_of(sock.getsockname())
+            async with SignedClient(keys.hotkey) as client:
+                ground = Ground(settings, keys, chain, client, SystemClock(), url)
+                await _live(build(ground), sock, stop)
+        finally:
+            sock.close()
+    finally:
+        await asyncio.to_thread(chain.close)
+
+
+async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) -> None:
+    serving = server(validator.gateway.front)
+    loops = Loops()
+    task: asyncio.Task[None] | None = None
+    try:
+        await _begin(validator)
+        task = asyncio.create_task(serving.serve(sockets=[sock]))
+        start_loops(loops, validator)
+        _announce(validator)
+        await _first(task, stop)
+    finally:
+        serving.should_exit = True
+        if task is not None:
+            await asyncio.gather(task, return_exceptions=True)
+        await _end(validator, loops)
+
+
+async def _begin(validator: Validator) -> None:
+    await validator.network.refresh()
+    await asyncio.to_thread(validator.settlement.drain, validator.journal)
+    await asyncio.to_thread(validator.images.resume)
+    kept = await validator.keeper.resume()
+    await validator.pictures.refresh()
+    ground = validator.ground
+    text = commitment_of(ground.public_url)
+    await asyncio.to_thread(ground.chain.set_commitment, ground.keys.hotkey, text)
+    logger.info("validator started", url=ground.public_url, instances_kept=kept)
+
+
+async def _end(validator: Validator, loops: Loops) -> None:
+    await loops.close()
+    await validator.lifecycle.close()
+    validator.attestor.close()
+    await validator.gateway.close()
+    await asyncio.to_thread(validator.settlement.drain, validator.journal)
+    validator.journal.close()
+    validator.watcher.close()
+    validator.store.close()
+    logger.info("validator stopped")
+
+
+def _announce(validator: Validator) -> None:
+    """Write the ready file, for whoever started this process."""
+    ground = validator.ground
+    if ground.settings.ready_file is not None:
+        facts = {"url": ground.public_url, "hotkey": ground.keys.hotkey_ss58}
+        _write_atomically(ground.settings.ready_file, json.dumps(facts))
+
+
+def _check_devnet_only(settings: ValidatorSettings, chain: ChainClient) -> None:
+    """Refuse everything that counts on a devnet alone.
+
+    Raises:
+        Forbidden: ``devnet_only``.
+    """
+    asked = {
+        "profile=test": settings.profile == "test",
+        "runtime=process": settings.runtime == "process",
+        "allow_coldkey": settings.allow_coldkey,
+    }
+    wrong = [name for name, is_asked in asked.items() if is_asked]
+    if wrong and not chain.is_devnet:
+        raise Forbidden(
+            "devnet_only",
+            f"{', '.join(wrong)}: accepted on a devnet only, and this chain is none",
+            hint="remove these settings, or point chain_url to a local devnet",
+        )
+
+
+async def _first(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
+    """Wait until the server ends by itself or ``stop`` is set."""
+    stopping = asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        stopping.cancel()
+    if task.done():
+        task.result()
+
+
+def _url_of(address: tuple[str, int]) -> str:
+    host = f"[{address[0]}]" if ":" in address[0] else address[0]
+    return f"http://{host}:{address[1]}"
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    draft.write_text(text)
+    draft.replace(path)

@@ -1,0 +1,81 @@
+"""What the validator does again and again: each loop is a clock and one service call.
+
+The list is the whole story; the services decide what is due.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from chutes_core.base.loops import Loops
+from chutes_core.chain.transfers import TransferWatcher
+from chutes_core.validator.app import Validator
+from chutes_core.validator.billing.payments import Payments
+from chutes_core.validator.launches.inventories import MinerAddress
+
+TICK_S = 0.5
+PRUNE_S = 60.0
+LEASES_KEPT_BLOCKS = 60_000  # longer than the seven days that scoring looks back, at 12 s a block
+
+
+def start_loops(loops: Loops, parts: Validator) -> None:
+    """Start every loop of the validator."""
+    settings = parts.ground.settings
+    poll_s = settings.poll_seconds
+    loops.every(poll_s, "chain", parts.network.refresh)
+    loops.every(poll_s, "inventories", lambda: _query_miners(parts))
+    loops.every(poll_s, "leases", lambda: _exchange_leases(parts))
+    loops.every(poll_s, "payments", lambda: _credit(parts))
+    loops.every(poll_s, "weights", lambda: _in_thread(_weights(parts)))
+    loops.every(settings.renew_seconds, "renewals", parts.keeper.renew)
+    loops.every(TICK_S, "launches", parts.keeper.sweep)
+    loops.every(TICK_S, "settlement", lambda: _settle(parts))
+    loops.every(TICK_S, "images", lambda: _in_thread(parts.images.build_pending))
+    loops.every(PRUNE_S, "pruning", lambda: _in_thread(_prune(parts)))
+
+
+async def _query_miners(parts: Validator) -> None:
+    addresses = [
+        MinerAddress(neuron.hotkey, neuron.axon_ip, neuron.axon_port)
+        for neuron in parts.network.miners()
+        if neuron.axon_ip is not None and neuron.axon_port is not None
+    ]
+    await parts.inventories.query(addresses)
+
+
+async def _exchange_leases(parts: Validator) -> None:
+    await parts.inventories.exchange(parts.network.other_validators())
+
+
+async def _credit(parts: Validator) -> None:
+    if await asyncio.to_thread(credit_new_blocks, parts.payments, parts.watcher):
+        await parts.pictures.refresh()
+
+
+async def _settle(parts: Validator) -> None:
+    if await asyncio.to_thread(parts.settlement.drain, parts.journal):
+        await parts.pictures.refresh()
+
+
+def credit_new_blocks(payments: Payments, watcher: TransferWatcher) -> int:
+    """Credit all blocks that were finalized since the cursor; return how many transfers that was.
+
+    The first start begins at the finalized head: nobody had an address before.
+    """
+    last = payments.begin(watcher.finalized_number())
+    return sum(payments.apply(block) for block in watcher.blocks_after(last))
+
+
+def _weights(parts: Validator) -> Callable[[], object]:
+    return lambda: parts.weights.run_once(parts.ground.clock.now_us())
+
+
+def _prune(parts: Validator) -> Callable[[], object]:
+    def prune() -> None:
+        parts.store.nonces.prune(parts.ground.clock.now_s())
+        parts.store.leases.prune(max(0, parts.network.block - LEASES_KEPT_BLOCKS))
+
+    return prune
+
+
+async def _in_thread(call: Callable[[], object]) -> None:
+    await asyncio.to_thread(call)
