@@ -51,7 +51,7 @@ class Api:
     http: httpx.AsyncClient
     clock: ManualClock
     woken: list[str] = field(default_factory=list)
-    first_wake: asyncio.Event = field(default_factory=asyncio.Event)
+    second_wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def signed(self, keypair, method, path, *, body=None, purpose="", **extra):
         self.clock.advance(1)
@@ -106,11 +106,12 @@ async def api(tmp_path) -> AsyncIterator[Api]:
     clock = ManualClock()
     store = Store(tmp_path / "validator.db", clock=clock)
     woken: list[str] = []
-    first_wake = asyncio.Event()
+    second_wake = asyncio.Event()
 
     def wake(chute_id):
         woken.append(chute_id)
-        first_wake.set()
+        if len(woken) == 2:  # the first status has been read by then
+            second_wake.set()
 
     services = Services(
         store=store,
@@ -128,7 +129,7 @@ async def api(tmp_path) -> AsyncIterator[Api]:
     app.include_router(build_router(services))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://validator") as http:
-        yield Api(services, http, clock, woken, first_wake)
+        yield Api(services, http, clock, woken, second_wake)
     store.close()
 
 

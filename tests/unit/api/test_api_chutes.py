@@ -1,4 +1,5 @@
 import asyncio
+import itertools
 import json
 
 import pytest
@@ -44,7 +45,7 @@ def launch_of(chute, **changes):
 def bring_up(store, launch):
     store.launches.insert(launch, b"k", b"t")
     states = list(LaunchState)[: list(LaunchState).index(LaunchState.ACTIVE) + 1]
-    for before, after in zip(states, states[1:], strict=False):
+    for before, after in itertools.pairwise(states):
         changes = {"active_at_s": 5} if after is LaunchState.ACTIVE else {}
         store.launches.advance(launch.launch_id, before, after, **changes)
 
@@ -192,7 +193,7 @@ async def test_warmup_wakes_the_chute_and_ends_when_hot(ready, alice, chute_body
     waiting = asyncio.create_task(
         ready.signed(alice, "GET", "/chutes/warmup/embeddings", purpose="chutes")
     )
-    await asyncio.wait_for(ready.first_wake.wait(), 10)
+    await asyncio.wait_for(ready.second_wake.wait(), 10)
     bring_up(ready.services.store, launch_of(chute))
     answer = await asyncio.wait_for(waiting, 10)
     lines = [line for line in answer.text.splitlines() if line.startswith("data: ")]
