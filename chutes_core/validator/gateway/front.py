@@ -85,6 +85,8 @@ class Front:
         self._journal = journal
         self._domain = domain
         self.in_flight = 0
+        self.idle = asyncio.Event()  # set while no call runs
+        self.idle.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one ASGI scope."""
@@ -105,6 +107,7 @@ class Front:
         invocation_id = new_id()
         reply = Reply(send, invocation_id, request.method)
         self.in_flight += 1
+        self.idle.clear()
         try:
             await self._invoke(request, target, receive, reply, invocation_id)
         except ChutesError as error:
@@ -114,6 +117,8 @@ class Front:
                 await reply.error(error)
         finally:
             self.in_flight -= 1
+            if not self.in_flight:
+                self.idle.set()
 
     async def _invoke(
         self,

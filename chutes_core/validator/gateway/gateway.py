@@ -114,6 +114,10 @@ class Gateway:
         """Return what of an account is held or charged and not yet in the snapshot."""
         return self._holds.taken_rao(user_id)
 
+    async def quiet(self) -> None:
+        """Return when no call runs."""
+        await self.front.idle.wait()
+
     async def close(self) -> None:
         """Close the idle connections; the server has ended the calls before."""
         self._pool.close()

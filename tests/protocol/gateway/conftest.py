@@ -6,13 +6,13 @@ from pathlib import Path
 import httpx
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for stand_in, under --import-mode=importlib
+sys.path.insert(0, str(Path(__file__).parent))  # for gateway_stand_in under --import-mode=importlib
 
-from stand_in import DOMAIN, Handler, House, Instance, World, serving  # noqa: E402
+from gateway_stand_in import DOMAIN, Handler, House, Instance, World, serving
 
-from chutes_core.validator.gateway.gateway import Gateway  # noqa: E402
-from chutes_core.validator.gateway.journal import Journal  # noqa: E402
-from chutes_core.validator.gateway.limits import GatewayLimits  # noqa: E402
+from chutes_core.validator.gateway.gateway import Gateway
+from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.gateway.limits import GatewayLimits
 
 LIMITS = GatewayLimits(max_body_bytes=300_000, cold_wait_s=0.0)
 

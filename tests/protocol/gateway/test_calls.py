@@ -2,7 +2,7 @@ import asyncio
 
 import httpx
 import orjson
-from stand_in import House, Incoming
+from gateway_stand_in import House, Incoming
 
 
 async def echo(call: Incoming) -> None:

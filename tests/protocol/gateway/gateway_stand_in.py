@@ -87,6 +87,7 @@ class Instance:
         self.ticket = secrets.token_bytes(32)
         self.calls: list[Incoming] = []
         self.connections = 0
+        self.refuses_at_once = False  # answers a CALL without reading its body
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.StreamWriter] = set()
         self._servers: list[asyncio.Server] = []
@@ -139,6 +140,9 @@ class Instance:
             assert preamble.generation == PROVEN
             connection = accept(reader, writer, preamble, root=self.root)
             while True:
+                if self.refuses_at_once:
+                    await Incoming(connection, await _next_head(connection), b"").error("draining")
+                    await asyncio.Event().wait()
                 incoming = await _next_call(connection)
                 self.calls.append(incoming)
                 await self.handler(incoming)
@@ -165,8 +169,12 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         writer.transport.abort()
 
 
+async def _next_head(connection: SealedConnection) -> CallHead:
+    return CallHead.model_validate_json((await connection.receive()).payload)
+
+
 async def _next_call(connection: SealedConnection) -> Incoming:
-    head = CallHead.model_validate_json((await connection.receive()).payload)
+    head = await _next_head(connection)
     body = bytearray()
     while (frame := await connection.receive()).kind is FrameKind.BODY:
         body += frame.payload
@@ -282,8 +290,24 @@ class House:
 
     async def quiet(self) -> None:
         """Wait until no call runs any more."""
-        while self.gateway.stats()["in_flight"]:
-            await asyncio.sleep(0)
+        await asyncio.wait_for(self.gateway.quiet(), 20)
+
+    def queueing(self) -> asyncio.Semaphore:
+        """Return a semaphore that is released for each caller who begins to wait."""
+        begun = asyncio.Semaphore(0)
+        queue = self.gateway._queue
+        wait = queue.wait
+
+        async def watched(chute_id: str, timeout_s: float) -> bool:
+            waiting = asyncio.ensure_future(wait(chute_id, timeout_s))
+            asyncio.get_running_loop().call_soon(begun.release)  # after its first step
+            try:
+                return await waiting
+            finally:
+                waiting.cancel()
+
+        queue.wait = watched  # type: ignore[method-assign]
+        return begun
 
 
 @asynccontextmanager
