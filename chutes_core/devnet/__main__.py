@@ -50,7 +50,7 @@ def main() -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m chutes_core.devnet",
-        description="A local chain that speaks Substrate JSON-RPC with the real Subtensor metadata.",
+        description="A local chain that speaks Substrate JSON-RPC as Subtensor does.",
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port, 0 takes a free one (default 0)")

@@ -23,6 +23,11 @@ ALPHA_PRICE = 1_000_000_000  # rao per alpha: one to one
 _LENGTH_BYTES = 4
 _METADATA_V15 = 15
 
+_CONVICTION = (
+    *("get_coldkey_lock", "get_hotkey_conviction"),
+    "get_most_convicted_hotkey_on_subnet",
+)
+
 Method = Callable[..., Any]
 
 
@@ -290,9 +295,10 @@ def _empty_methods(codec: Codec) -> dict[str, Method]:
         "SwapRuntimeApi_current_alpha_price_all": prices,
         "SubnetRegistrationRuntimeApi_get_network_registration_cost": lock_cost,
     }
-    for api in ("BetaBasketRuntimeApi", "DelegateInfoRuntimeApi"):
+    for api in ("BetaBasketRuntimeApi", "DelegateInfoRuntimeApi", "StakeInfoRuntimeApi"):
         for name, signature in codec.api_methods(api).items():
-            methods[f"{api}_{name}"] = _constant(codec.zero(signature["output"]))
+            if api != "StakeInfoRuntimeApi" or name in _CONVICTION:
+                methods[f"{api}_{name}"] = _constant(codec.zero(signature["output"]))
     return methods
 
 

@@ -8,6 +8,8 @@ does not wait for finality is found out.
 from collections.abc import Callable
 from typing import Any
 
+from loguru import logger
+
 from chutes_core.devnet import accounts, genesis
 from chutes_core.devnet.blocks import Block
 from chutes_core.devnet.codec import Codec
@@ -40,6 +42,7 @@ class Chain:
         self.store = VersionedStore()
         self.pool = Pool()
         self.finalized_number = 0
+        self.crashes = 0  # extrinsics that met a defect of the devnet itself
         self.on_best: list[Listener] = []
         self.on_finalized: list[Listener] = []
         overlay = Overlay(_Empty())
@@ -142,6 +145,11 @@ class Chain:
             try:
                 builder.apply(pooled.extrinsic)
             except TransactionRefused:
+                self.pool.remove(pooled)
+                pooled.tell("invalid")
+            except Exception:  # noqa: BLE001 - one extrinsic that breaks us must not stop the chain
+                logger.exception("an extrinsic could not be executed")
+                self.crashes += 1
                 self.pool.remove(pooled)
                 pooled.tell("invalid")
             else:

@@ -18,6 +18,7 @@ from chutes_core.devnet.dispatch import Call
 from chutes_core.devnet.metadata import Metadata
 
 SS58_FORMAT = 42
+MAX_NESTED_VALUES = 64  # lists and structs inside each other; one call inside a call makes three
 
 
 def blake2_256(data: bytes) -> bytes:
@@ -87,6 +88,7 @@ class Codec:
             decoded = self.runtime.decode_call(data)
         except ValueError as error:
             raise Invalid("call_undecodable", f"the call does not decode: {error}") from error
+        _check_depth(decoded)
         return self._call(decoded, data)
 
     def nested_call(self, decoded: dict[str, Any]) -> Call:
@@ -210,6 +212,20 @@ class Codec:
         if kind.get("path") == ["Option"]:
             return None
         return detail["variants"][0]["name"]
+
+
+def _check_depth(decoded: Any) -> None:
+    level, depth = [decoded], 0
+    while level:
+        if depth > MAX_NESTED_VALUES:
+            raise Invalid("call_too_deep", f"a call nests more than {MAX_NESTED_VALUES} values")
+        inner: list[Any] = []
+        for value in level:
+            if isinstance(value, dict):
+                inner += value.values()
+            elif isinstance(value, list):
+                inner += value
+        level, depth = inner, depth + 1
 
 
 def _type_id(type_name: str) -> int:

@@ -68,7 +68,7 @@ class Origin:
             raise BadOrigin
 
 
-class DispatchFailure(Exception):  # noqa: N818 - named as the runtime names the outcome
+class DispatchFailure(Exception):
     """A call failed; `value` is its DispatchError as the codec takes it."""
 
     def value(self, codec: "Codec") -> Any:

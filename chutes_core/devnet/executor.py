@@ -165,6 +165,18 @@ class BlockBuilder:
         return block, changes
 
     def _apply_one(self, extrinsic: Extrinsic) -> None:
+        mark = self.events.mark()
+        self.overlay.begin()
+        try:
+            self._execute(extrinsic)
+        except BaseException:
+            self.overlay.rollback_to_base()
+            self.events.rewind(mark)
+            raise
+        self.overlay.commit()
+        self.extrinsics.append(extrinsic.raw)
+
+    def _execute(self, extrinsic: Extrinsic) -> None:
         state, call = self.state, extrinsic.call
         validate(self.codec, self.rules, state, extrinsic, block=self.number)
         if extrinsic.nonce != accounts.nonce(state, extrinsic.signer):
@@ -187,7 +199,6 @@ class BlockBuilder:
             {"who": payer, "actual_fee": charged, "tip": extrinsic.tip},
         )
         self._outcome(failure_value, fees.dispatch_info(self.codec, call))
-        self.extrinsics.append(extrinsic.raw)
 
     def _inherent(self, pallet: str, function: str, args: dict[str, object]) -> None:
         call = self.codec.decode_call(self.codec.compose_call(pallet, function, args))

@@ -29,7 +29,7 @@ _SIGNATURE_TYPES = {0: ("ed25519", 0), 1: ("sr25519", 1)}
 _LONG_PAYLOAD_BYTES = 256
 
 
-class TransactionRefused(Exception):  # noqa: N818 - named as nodes name the outcome
+class TransactionRefused(Exception):
     """A transaction that no block will take, with the code and words that nodes use.
 
     Args:
@@ -117,6 +117,8 @@ def _decode(codec: Codec, raw: bytes) -> Extrinsic:
     signature = reader.take(64)
     extra_at = reader.offset
     era, nonce, tip, mode = read_era(reader), reader.compact(), reader.compact(), reader.u8()
+    if nonce >= 1 << 32 or tip >= 1 << 64:
+        raise Invalid("extra_out_of_range", "the nonce or the tip is too large")
     extra = raw[extra_at : reader.offset]
     return Extrinsic(
         raw=raw,
@@ -143,8 +145,7 @@ def check_signature(
 ) -> None:
     """Verify the signature as of ``block``, the block that would include it.
 
-    Args:
-        block_hash: gives the hash of a sealed block by its height, None when it is unknown.
+    ``block_hash`` gives the hash of a sealed block by its height, None when it is unknown.
 
     Raises:
         TransactionRefused: unknown era block, metadata hash asked for, or a wrong signature.

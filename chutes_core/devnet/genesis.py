@@ -105,7 +105,7 @@ def _write_subnet_parameters(state: StateWriter) -> None:
         "Burn": BURN_RAO,
         "MinBurn": BURN_RAO,
         "MaxBurn": BURN_RAO,
-        "TokenSymbol": "α".encode(),
+        "TokenSymbol": "\u03b1".encode(),  # alpha
     }
     for item, value in parameters.items():
         state.put(PALLET, item, NETUID, value)

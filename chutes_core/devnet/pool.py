@@ -53,10 +53,7 @@ class Pool:
     def add(
         self, extrinsic: Extrinsic, *, expires: int | None, next_nonce: int, watcher: Watcher | None
     ) -> None:
-        """Take a checked extrinsic.
-
-        Args:
-            next_nonce: the account's nonce in the best state.
+        """Take a checked extrinsic; ``next_nonce`` is the account's nonce in the best state.
 
         Raises:
             TransactionRefused: known already, priority too low, or no room.

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
+from loguru import logger
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
@@ -22,6 +23,7 @@ MAX_BATCH = 1_024
 MAX_OUTBOX = 8_192
 
 _PARSE_ERROR = -32700
+_INTERNAL_ERROR = -32603
 _CLOSE_TIMEOUT_S = 0.5
 _TRY_AGAIN_LATER = 1013
 
@@ -128,12 +130,22 @@ def _reply(rpc: Rpc, connection: Connection, text: str | bytes) -> Any:
     except (ValueError, RecursionError):
         return {"jsonrpc": "2.0", "error": _error(_PARSE_ERROR, "Parse error"), "id": None}
     if not isinstance(message, list):
-        return rpc.handle(connection, message)
+        return _guarded(rpc, connection, message)
     if not 0 < len(message) <= MAX_BATCH:
         error = _error(INVALID_REQUEST, f"a batch holds 1 to {MAX_BATCH} requests")
         return {"jsonrpc": "2.0", "error": error, "id": None}
-    replies = [rpc.handle(connection, request) for request in message]
+    replies = [_guarded(rpc, connection, request) for request in message]
     return [reply for reply in replies if reply is not None] or None
+
+
+def _guarded(rpc: Rpc, connection: Connection, request: Any) -> Any:
+    try:
+        return rpc.handle(connection, request)
+    except Exception:  # noqa: BLE001 - the edge: a defect is logged and answered, never a hang
+        logger.exception("a request could not be answered")
+        identity = request.get("id") if isinstance(request, dict) else None
+        error = _error(_INTERNAL_ERROR, "Internal error of devnet, see its log")
+        return {"jsonrpc": "2.0", "error": error, "id": identity}
 
 
 def _error(code: int, message: str) -> dict[str, Any]:

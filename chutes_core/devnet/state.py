@@ -172,6 +172,10 @@ class Overlay:
         """Drop the innermost transaction's changes."""
         self._layers.pop()
 
+    def rollback_to_base(self) -> None:
+        """Drop the changes of all open transactions, after an error inside them."""
+        del self._layers[1:]
+
     def changes(self) -> dict[bytes, bytes | None]:
         """Return all changes; no transaction may be open."""
         assert len(self._layers) == 1
@@ -207,7 +211,7 @@ class StateView:
         """Return the free key parts and the value of each entry under a map's prefix."""
         prefix = self.codec.key(pallet, item, fixed)
         out = []
-        for key in self._raw.keys(prefix):  # noqa: SIM118 - not a dict; keys takes a prefix
+        for key in self._raw.keys(prefix):
             value = self.codec.decode_value(pallet, item, self._raw.get(key))
             out.append((self.codec.key_params(pallet, item, key, len(fixed)), value))
         return out

@@ -16,6 +16,8 @@ from chutes_core.devnet.chain import Chain
 MAX_SUBSCRIPTIONS = 1_024
 MAX_KEYS = 1_024
 
+_FINAL_WORDS = frozenset(("finalized", "invalid", "dropped", "usurped"))
+
 
 class Session(Protocol):
     """One connection, as this module sees it."""
@@ -81,6 +83,9 @@ class Subscriptions:
         def tell(status: Any) -> None:
             if identity in session.subscriptions:
                 session.later(_notification("author_extrinsicUpdate", identity, status))
+            words = {status} if isinstance(status, str) else set(status)
+            if words & _FINAL_WORDS:
+                session.subscriptions.pop(identity, None)
 
         session.subscriptions[identity] = lambda: None
         try:

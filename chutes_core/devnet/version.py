@@ -1,4 +1,7 @@
-"""Names and versions that a node tells about itself. Invariant: spec name and token are Subtensor's."""
+"""Names and versions that a node tells about itself.
+
+Invariant: the spec name and the token are Subtensor's, so that clients take the chain for one.
+"""
 
 from typing import Any
 

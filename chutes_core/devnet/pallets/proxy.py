@@ -4,6 +4,7 @@ Invariant: a proxied call runs with the real account's origin only if that accou
 signer, without delay, for a type that covers the call.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 from chutes_core.devnet.dispatch import (
@@ -17,7 +18,7 @@ from chutes_core.devnet.dispatch import (
 
 MAX_PROXIES = 20
 _TRANSFER_CALLS = {("Balances", name) for name in ("transfer_keep_alive", "transfer_allow_death")}
-_COVERS = {
+_COVERS: dict[str, Callable[[Call], bool]] = {
     "Any": lambda call: True,
     "NonTransfer": lambda call: call.pallet != "Balances",
     "Transfer": lambda call: call.pallet == "Balances",
@@ -48,7 +49,8 @@ def proxy(context: Context, origin: Origin, call: Call) -> None:
     inner = context.codec.nested_call(call.args["call"])
     result: object = {"Ok": None}
     try:
-        if not _COVERS.get(entry["proxy_type"], lambda call: False)(inner):
+        covers = _COVERS.get(entry["proxy_type"])
+        if covers is None or not covers(inner):
             raise ModuleFailure("System", "CallFiltered")
         context.dispatch(Origin(real), inner)
     except DispatchFailure as failure:

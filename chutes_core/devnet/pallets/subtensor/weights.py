@@ -54,8 +54,7 @@ def apply_weights(
 ) -> None:
     """Check and store one validator's weights.
 
-    Args:
-        is_reveal: the rate was limited when they were committed, and LastUpdate stays.
+    A reveal (``is_reveal``) was rate-limited when it was committed, and leaves LastUpdate.
 
     Raises:
         ModuleFailure: the first rule that is broken.
