@@ -1,0 +1,203 @@
+"""Laws of the placement plan, for every world."""
+
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chutes_core.miner.placement import (
+    Launch,
+    NoFit,
+    Plan,
+    Running,
+    Slot,
+    Stop,
+    World,
+    plan,
+)
+from chutes_core.wire.control import WantedChute
+
+CLASSES = ("h100_sxm", "a100", "4090")
+VALIDATORS = ("va", "vb", "vc")
+IMAGES = tuple(str(uuid.UUID(int=n)) for n in range(3))
+
+
+@st.composite
+def chutes(draw, number):
+    return WantedChute(
+        chute_id=str(uuid.UUID(int=1000 + number)),
+        version=str(uuid.UUID(int=2000)),
+        image_id=draw(st.sampled_from(IMAGES)),
+        gpu_count=draw(st.integers(1, 3)),
+        gpu_classes=tuple(draw(st.sets(st.sampled_from(CLASSES)))),
+        rao_per_hour=draw(st.integers(0, 5)),
+        missing=draw(st.integers(1, 3)),
+    )
+
+
+@st.composite
+def worlds(draw):
+    slots, running = [], []
+    for n in range(draw(st.integers(0, 7))):
+        lessee = draw(st.sampled_from((*VALIDATORS, None)))
+        launch = f"launch-{n}" if draw(st.booleans()) and draw(st.booleans()) else None
+        slots.append(Slot(f"gpu-{n}", draw(st.sampled_from(CLASSES)), lessee, launch))
+        if launch:
+            reason = draw(st.sampled_from((None, None, "scaled_down")))
+            running.append(Running(launch, lessee or "va", (f"gpu-{n}",), reason))
+    wanted = {
+        v: tuple(draw(chutes(10 * i + n)) for n in range(draw(st.integers(0, 3))))
+        for i, v in enumerate(VALIDATORS)
+    }
+    pairs = [(v, c.chute_id) for v, listed in wanted.items() for c in listed]
+    backing_off = draw(st.sets(st.sampled_from(pairs))) if pairs else set()
+    warm = draw(st.sets(st.sampled_from(IMAGES)))
+    return World(tuple(slots), tuple(running), wanted, frozenset(warm), frozenset(backing_off))
+
+
+def launches(planned: Plan):
+    return [action for action in planned.actions if isinstance(action, Launch)]
+
+
+def applied(world: World, planned: Plan) -> World:
+    """The world after everything in the plan has succeeded."""
+    stopped = {a.launch_id for a in planned.actions if isinstance(a, Stop)}
+    running = [r for r in world.running if r.launch_id not in stopped]
+    started, wanted = {}, {v: list(listed) for v, listed in world.wanted.items()}
+    for n, action in enumerate(launches(planned)):
+        launch_id = f"new-{len(world.running)}-{n}"
+        running.append(Running(launch_id, action.validator_hotkey, action.gpu_uuids))
+        started |= dict.fromkeys(action.gpu_uuids, launch_id)
+        listed = wanted[action.validator_hotkey]
+        at = next(i for i, c in enumerate(listed) if c.chute_id == action.chute.chute_id)
+        left = listed[at].missing - 1
+        if left:
+            listed[at] = listed[at].model_copy(update={"missing": left})
+        else:
+            del listed[at]
+    slots = tuple(
+        Slot(
+            s.gpu_uuid,
+            s.gpu_class,
+            s.lessee,
+            started.get(s.gpu_uuid, None if s.launch_id in stopped else s.launch_id),
+        )
+        for s in world.slots
+    )
+    return World(
+        slots,
+        tuple(running),
+        {v: tuple(listed) for v, listed in wanted.items()},
+        world.warm_images,
+        world.backing_off,
+    )
+
+
+@given(worlds())
+def test_no_gpu_is_committed_twice(world):
+    """A GPU is in at most one launch, and never in one while it is busy."""
+    given_out = [gpu for action in launches(plan(world)) for gpu in action.gpu_uuids]
+    busy = {gpu for r in world.running for gpu in r.gpu_uuids}
+    assert len(given_out) == len(set(given_out))
+    assert not busy & set(given_out)
+
+
+@given(worlds())
+def test_launches_meet_lease_class_and_count(world):
+    """Each launch takes as many GPUs as asked, of one admitted class, leased to its validator."""
+    slots = {slot.gpu_uuid: slot for slot in world.slots}
+    for action in launches(plan(world)):
+        used = [slots[gpu] for gpu in action.gpu_uuids]
+        assert len(used) == action.chute.gpu_count
+        assert {slot.lessee for slot in used} == {action.validator_hotkey}
+        assert len({slot.gpu_class for slot in used}) == 1
+        assert not action.chute.gpu_classes or used[0].gpu_class in action.chute.gpu_classes
+        assert (action.validator_hotkey, action.chute.chute_id) not in world.backing_off
+
+
+@given(worlds())
+def test_applying_plans_reaches_a_fixed_point(world):
+    """Two rounds (one to stop, one to start) leave nothing to do."""
+    world = applied(world, plan(world))
+    world = applied(world, plan(world))
+    assert plan(world).actions == ()
+
+
+@given(worlds())
+def test_no_more_is_started_than_is_missing(world):
+    """A chute gets at most the instances that it misses; a chute that got fewer has a reason."""
+    planned = plan(world)
+    refused = {(n.validator_hotkey, n.chute_id) for n in planned.unplaced}
+    for validator, listed in world.wanted.items():
+        for chute in listed:
+            mine = [a for a in launches(planned) if a.chute.chute_id == chute.chute_id]
+            assert len(mine) <= chute.missing
+            assert (len(mine) < chute.missing) == ((validator, chute.chute_id) in refused)
+
+
+@given(worlds(), st.randoms(use_true_random=False))
+def test_the_plan_does_not_depend_on_order(world, random):
+    """Shuffled inputs give the same plan."""
+    slots, running = list(world.slots), list(world.running)
+    random.shuffle(slots)
+    random.shuffle(running)
+    wanted = {v: tuple(reversed(listed)) for v, listed in reversed(list(world.wanted.items()))}
+    shuffled = World(tuple(slots), tuple(running), wanted, world.warm_images, world.backing_off)
+    assert plan(shuffled).actions == plan(world).actions
+
+
+def chute(number, **changes):
+    values = {
+        "chute_id": str(uuid.UUID(int=number)),
+        "version": str(uuid.UUID(int=99)),
+        "image_id": IMAGES[0],
+        "gpu_count": 1,
+        "gpu_classes": ("a100",),
+        "rao_per_hour": 1,
+        "missing": 1,
+    }
+    return WantedChute(**{**values, **changes})
+
+
+def one(world):
+    return [action.chute for action in launches(plan(world))]
+
+
+def test_a_warm_image_comes_before_a_higher_price():
+    """With one GPU free, the chute whose image is here is started."""
+    warm, dear = chute(1, image_id=IMAGES[1]), chute(2, rao_per_hour=50)
+    slots = (Slot("g", "a100", "va"),)
+    assert one(World(slots, (), {"va": (dear, warm)}, frozenset({IMAGES[1]}))) == [warm]
+
+
+def test_among_cold_images_the_price_per_gpu_decides():
+    """A dear chute on many GPUs may pay less for each of them."""
+    single, double = chute(1, rao_per_hour=6), chute(2, rao_per_hour=10, gpu_count=2)
+    slots = (Slot("g0", "a100", "va"), Slot("g1", "a100", "va"))
+    assert one(World(slots, (), {"va": (double, single)})) == [single]
+
+
+def test_every_misfit_has_its_reason():
+    """Lease, class, count, occupation and back-off are told apart."""
+    slots = (Slot("g0", "a100", "va"), Slot("g1", "a100", "va", "launch-1"))
+    running = (Running("launch-1", "va", ("g1",)),)
+    wanted = {
+        "va": (
+            chute(1, gpu_classes=("4090",)),
+            chute(2, gpu_count=3),
+            chute(3, gpu_count=2),
+            chute(4),
+        ),
+        "vb": (chute(5),),
+    }
+    off = frozenset({("va", chute(4).chute_id)})
+    planned = plan(World(slots, running, wanted, backing_off=off))
+    reasons = {miss.chute_id: miss.reason for miss in planned.unplaced}
+    assert reasons == {
+        chute(1).chute_id: "gpu_class",
+        chute(2).chute_id: "not_enough_gpus",
+        chute(3).chute_id: "gpus_busy",
+        chute(4).chute_id: "backing_off",
+        chute(5).chute_id: "no_lease",
+    }
+    assert all(isinstance(miss, NoFit) for miss in planned.unplaced)
