@@ -6,6 +6,7 @@ stops and the lease go on; and it runs where it expects to, on the main thread.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -39,7 +40,7 @@ class ChuteLoop:
 
     def soon(self, function: Callable[..., object], *arguments: object) -> None:
         """Call a function there, soon; nothing happens once the loop has stopped."""
-        if not self._stopped:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: the process is ending
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def stop(self) -> None:

@@ -7,10 +7,7 @@ until the chute has really let go.
 """
 
 import asyncio
-import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import (
@@ -20,13 +17,13 @@ from chutes_core.base.errors import (
     TooLarge,
     Unavailable,
 )
-from chutes_core.runner.asgi import AsgiApp, scope_of
+from chutes_core.runner.asgi import AsgiApp, Scope, scope_of
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.exchange import Exchange
 from chutes_core.runner.link import Link
 from chutes_core.runner.orders import parse
 from chutes_core.wire.call import CallEnd, CallHead
-from chutes_core.wire.frames import Frame, FrameKind
+from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
 
 MAX_REQUEST_BYTES = 256 * 1024 * 1024
 UPLOAD_AFTER_RESPONSE_S = 10.0
@@ -41,13 +38,6 @@ class Service:
     concurrency: int
 
 
-@dataclass
-class _Slot:
-    since_us: int
-    exchange: Exchange | None = None
-    held: bool = field(default=True)
-
-
 class Executor:
     """Admits and runs calls on the chute's loop."""
 
@@ -56,18 +46,14 @@ class Executor:
         self._clock = clock
         self._service: Service | None = None
         self._draining = False
-        self._slots: list[_Slot] = []
+        self._active = 0  # calls that occupy the chute
+        self._calls: set[Exchange] = set()  # calls that a connection is busy with
         self._idle = asyncio.Event()
         self._idle.set()
 
     def serve(self, service: Service) -> None:
         """Take calls from now on."""
         self._service = service
-
-    @property
-    def active(self) -> int:
-        """Calls that hold a slot."""
-        return len(self._slots)
 
     async def run(self, link: Link, frame: Frame) -> bool:
         """Run one call; whether the connection is good for another.
@@ -78,46 +64,75 @@ class Executor:
         """
         head = parse(CallHead, frame)
         try:
-            service, slot = self._admit()
+            service = self._admit()
         except ChutesError as refusal:
             await link.send_error(refusal)
             return await _skip_request(link)
-        return await self._run(link, head, service, slot)
+        exchange = Exchange(self._chute_loop, self._release)
+        self._calls.add(exchange)
+        listening = asyncio.ensure_future(_listen(link, exchange, service.app, head))
+        try:
+            if not await self._answer(link, exchange):
+                return await listening  # the caller has left, or broke the protocol
+            return await _rest_of_request(listening, exchange)
+        except BaseException:
+            exchange.leave()
+            raise
+        finally:
+            listening.cancel()
+            self._calls.discard(exchange)
+            self._note_idle()
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new calls, let running ones finish within ``grace_s``, then cancel them."""
         self._draining = True
         if await self._wait_idle(grace_s):
             return
-        for slot in self._slots:
-            if slot.exchange is not None:
-                slot.exchange.leave()
+        for exchange in self._calls:
+            exchange.leave()
         await self._wait_idle(CANCEL_S)
 
-    def _admit(self) -> tuple[Service, _Slot]:
+    async def _answer(self, link: Link, exchange: Exchange) -> bool:
+        """Make frames of the response; False when nobody waits for them any more."""
+        begun_us = self._clock.monotonic_us()
+        while True:
+            piece = await exchange.next_piece()
+            if piece.left:
+                return False
+            if piece.failure is not None:
+                exchange.finish()
+                await link.send_error(piece.failure)
+                return True
+            if piece.start is not None:
+                await link.send_message(FrameKind.RESPONSE, piece.start)
+            for at in range(0, len(piece.body), BODY_CHUNK_BYTES):
+                await link.send(FrameKind.BODY, piece.body[at : at + BODY_CHUNK_BYTES])
+            if piece.last:
+                exchange.finish()
+                busy_us = max(0, self._clock.monotonic_us() - begun_us)
+                await link.send_message(FrameKind.END, CallEnd(busy_us=busy_us))
+                return True
+            exchange.took()
+
+    def _admit(self) -> Service:
         if self._draining:
             raise Unavailable("draining", "this instance is ending")
         if self._service is None:
             raise Unavailable("not_started", "this instance has no chute yet")
-        if len(self._slots) >= self._service.concurrency:
+        if self._active >= self._service.concurrency:
             limit = self._service.concurrency
             raise Exhausted("at_capacity", f"{limit} calls are running", concurrency=limit)
-        slot = _Slot(self._clock.monotonic_us())
-        self._slots.append(slot)
+        self._active += 1
         self._idle.clear()
-        return self._service, slot
+        return self._service
 
-    def _release(self, slot: _Slot) -> None:
-        if slot.held:
-            slot.held = False
-            self._slots.remove(slot)
-        if not self._slots:
+    def _release(self) -> None:
+        self._active -= 1
+        self._note_idle()
+
+    def _note_idle(self) -> None:
+        if not self._active and not self._calls:
             self._idle.set()
-
-    def _ended(self, slot: _Slot, running: "asyncio.Future[None]") -> None:
-        self._release(slot)
-        if not running.cancelled():
-            running.exception()  # seen: where it matters, _answer has sent it
 
     async def _wait_idle(self, timeout_s: float) -> bool:
         try:
@@ -126,70 +141,47 @@ class Executor:
             return False
         return True
 
-    async def _run(self, link: Link, head: CallHead, service: Service, slot: _Slot) -> bool:
-        async def finish() -> None:
-            self._release(slot)
-            busy_us = max(0, self._clock.monotonic_us() - slot.since_us)
-            await link.send_message(FrameKind.END, CallEnd(busy_us=busy_us))
 
-        exchange = slot.exchange = Exchange(link, self._chute_loop, finish)
-        running = exchange.start(service.app, scope_of(head))
-        running.add_done_callback(lambda ended: self._ended(slot, ended))
-        listening = asyncio.ensure_future(_listen(link, exchange))
-        answering = asyncio.ensure_future(_answer(link, exchange, running))
-        with _cancelled_at_end(listening, answering):
-            await asyncio.wait({listening, answering}, return_when=asyncio.FIRST_COMPLETED)
-            if listening.done() and not _went_well(listening):
-                exchange.leave()
-                return listening.result()
-            if not answering.done():
-                await asyncio.wait({answering})
-            answering.result()
-            if not listening.done() and not exchange.uploaded:
-                await asyncio.wait({listening}, timeout=UPLOAD_AFTER_RESPONSE_S)
-            return listening.result() if listening.done() else exchange.uploaded
-
-
-def _went_well(listening: "asyncio.Future[bool]") -> bool:
-    return listening.exception() is None and listening.result()
-
-
-async def _listen(link: Link, exchange: Exchange) -> bool:
+async def _listen(link: Link, exchange: Exchange, app: AsgiApp, head: CallHead) -> bool:
     """Read the request to its END, then watch; False when the caller has left."""
+    try:
+        return await _listening(link, exchange, app, scope_of(head))
+    except ChutesError:
+        exchange.leave()
+        raise
+
+
+async def _listening(link: Link, exchange: Exchange, app: AsgiApp, scope: Scope) -> bool:
     received = 0
     while not exchange.uploaded:
         frame = await link.next_frame()
         if frame is None:
+            exchange.leave()
             return False
-        received += len(frame.payload)
+        body = frame.payload
+        received += len(body)
         if received > MAX_REQUEST_BYTES:
             raise TooLarge("body_too_large", f"a request is over {MAX_REQUEST_BYTES} bytes")
-        if frame.kind not in (FrameKind.BODY, FrameKind.END):
-            raise ProtocolError("unexpected_frame", f"{frame.kind.name} inside a request")
-        exchange.uploaded = frame.kind is FrameKind.END
-        await exchange.feed(frame.payload, more=not exchange.uploaded)
+        exchange.uploaded = _ends_request(frame)
+        if not exchange.uploaded and await link.has_end():
+            await link.next_frame()  # so that a small request is one piece
+            exchange.uploaded = True
+        await exchange.feed(app, scope, body, more=not exchange.uploaded)
     if exchange.over:
         return True
     if await link.peek() is None:
+        exchange.leave()
         return False
     if not exchange.over:
         raise ProtocolError("unexpected_frame", "a frame before the running call has ended")
     return True
 
 
-async def _answer(link: Link, exchange: Exchange, running: "asyncio.Future[None]") -> None:
-    """Return when the call's last frame, END or ERROR, has gone out."""
-    complete = asyncio.ensure_future(exchange.complete.wait())
-    with _cancelled_at_end(complete):
-        both: set[asyncio.Future[Any]] = {running, complete}
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-    if exchange.complete.is_set():
-        return
-    exchange.end()
-    try:
-        await running
-    except ChutesError as failure:
-        await link.send_error(failure)
+async def _rest_of_request(listening: "asyncio.Task[bool]", exchange: Exchange) -> bool:
+    """The response is out: let the request end too; whether the connection can go on."""
+    if not listening.done() and not exchange.uploaded:
+        await asyncio.wait({listening}, timeout=UPLOAD_AFTER_RESPONSE_S)
+    return listening.result() if listening.done() else exchange.uploaded
 
 
 async def _skip_request(link: Link) -> bool:
@@ -199,18 +191,13 @@ async def _skip_request(link: Link) -> bool:
         frame = await link.next_frame()
         if frame is None:
             return False
-        if frame.kind is FrameKind.END:
+        if _ends_request(frame):
             return True
-        if frame.kind is not FrameKind.BODY:
-            raise ProtocolError("unexpected_frame", f"{frame.kind.name} inside a request")
         received += len(frame.payload)
     return False
 
 
-@contextlib.contextmanager
-def _cancelled_at_end(*futures: "asyncio.Future[Any]") -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for future in futures:
-            future.cancel()
+def _ends_request(frame: Frame) -> bool:
+    if frame.kind not in (FrameKind.BODY, FrameKind.END):
+        raise ProtocolError("unexpected_frame", f"{frame.kind.name} inside a request")
+    return frame.kind is FrameKind.END

@@ -54,6 +54,16 @@ class Link:
             self._ahead = None
         return frame
 
+    async def has_end(self) -> bool:
+        """Tell whether an END has arrived behind the frame just taken; never waits for it."""
+        if self._ahead is None:
+            self._ahead = asyncio.ensure_future(self._receive())
+        await asyncio.sleep(0)  # one turn: enough for a frame that is already here
+        if not self._ahead.done() or self._ahead.exception() is not None:
+            return False
+        frame = self._ahead.result()
+        return frame is not None and frame.kind is FrameKind.END
+
     async def send(self, kind: FrameKind, payload: bytes = b"") -> None:
         """Send one frame.
 
