@@ -127,3 +127,5 @@ def test_demand_counts_a_caller_once():
         assert demand.snapshot()["c"].in_flight == 1
     demand.keep(())
     assert demand.snapshot() == {}
+    demand.touch("c")
+    assert demand.snapshot()["c"].last_call_s == 100

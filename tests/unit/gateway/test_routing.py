@@ -40,9 +40,14 @@ def test_slots_are_counted_and_given_back(router: Router):
     """In flight rises and falls with the block, also when it raises; none is given above."""
     router.swap({"c": (view("a", 1),)})
     route = chosen(router)
-    with pytest.raises(KeyError), router.using(route):
-        assert router.choose("c") is NoSlot.FULL
-        raise KeyError
+
+    def call() -> None:
+        with router.using(route):
+            assert router.choose("c") is NoSlot.FULL
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        call()
     assert router.in_flight() == 0
     assert chosen(router) is route
 
