@@ -23,10 +23,6 @@ class Demand:
         """Return all counters as they are now, by chute id."""
         return dict(self._chutes)
 
-    def touch(self, chute_id: str) -> None:
-        """Note that somebody wants this chute now, without calling it (warm-up)."""
-        self._change(chute_id, in_flight=0, waiting=0)
-
     @contextmanager
     def calling(self, chute_id: str) -> Iterator[None]:
         """Count a caller as in flight."""
