@@ -44,7 +44,7 @@ def read_wallet(path: str, name: str, hotkey_name: str) -> WalletKeys:
             hint="make the keys anew with a current wallet tool",
         )
     try:
-        keypair = Keypair.create_from_seed(f"0x{seed}")
+        keypair = Keypair.create_from_seed(bytes.fromhex(seed))
     except ValueError as error:
         raise Invalid("bad_key_file", "the hotkey's seed is no seed") from error
     return WalletKeys(keypair, hotkey_name, seed, address)

@@ -70,7 +70,7 @@ def keypair_of(config: ClientConfig) -> Keypair:
         )
     seed = config.hotkey_seed.removeprefix("0x")
     try:
-        return Keypair.create_from_seed(f"0x{seed}")
+        return Keypair.create_from_seed(bytes.fromhex(seed))
     except ValueError as error:
         raise Invalid("bad_seed", "hotkey_seed in the configuration is no seed") from error
 

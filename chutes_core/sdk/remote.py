@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pydantic_core
 from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 
 from chutes_core.base.errors import ProtocolError
 from chutes_core.sdk import credentials
@@ -102,7 +102,7 @@ def _result(cord: "Cord", answer: httpx.Response) -> Any:
     try:
         value = pydantic_core.from_json(answer.content)
         return TypeAdapter(cord.output_type).validate_python(value)
-    except PydanticSchemaGenerationError:
+    except PydanticUserError:
         return value  # hinted as something that JSON cannot say, e.g. a Response
     except (ValueError, ValidationError) as error:
         raise ProtocolError(

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
-from pydantic.errors import PydanticInvalidForJsonSchema, PydanticSchemaGenerationError
+from pydantic.errors import PydanticUserError
 from typing_extensions import is_typeddict
 
 from chutes_core.base.errors import Invalid
@@ -58,9 +58,18 @@ class CallInput:
         parameters = list(self._signature.parameters.values())
         self._open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
-        self._model = _arguments_model(function.__name__, parameters, self._hints)
         self._body_model = body_model
         self._whole_name = self._whole_body_name()
+        whole_hint = Any if self._whole_name is None else self._hints[self._whole_name]
+        try:
+            self._model = _arguments_model(function.__name__, parameters, self._hints)
+            self._whole: TypeAdapter[Any] = TypeAdapter(whole_hint)
+        except PydanticUserError as error:
+            raise Invalid(
+                "unusable_hint",
+                f"a type hint of {function.__name__!r} cannot be checked: {error.message}",
+                hint="use types that pydantic knows",
+            ) from error
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON schema of a plain body, or None where the types have none."""
@@ -84,8 +93,7 @@ class CallInput:
         if self._body_model is not None:
             return self._from_body_model(body)
         if self._whole_name is not None:
-            adapter = TypeAdapter(self._hints[self._whole_name])
-            return {self._whole_name: _validated(adapter.validate_python, body)}
+            return {self._whole_name: _validated(self._whole.validate_python, body)}
         return self._from_arguments({} if body is None else body)
 
     def from_call(self, args: list[Any], kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +172,7 @@ def json_schema_of(hint: Any) -> dict[str, Any] | None:
         return None
     try:
         return TypeAdapter(hint).json_schema()
-    except (PydanticSchemaGenerationError, PydanticInvalidForJsonSchema):
+    except PydanticUserError:
         return None
 
 

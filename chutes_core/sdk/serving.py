@@ -11,7 +11,7 @@ before the status line goes out, so that an early failure is a plain 500.
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,28 +49,28 @@ class CordTable:
         self._places: dict[tuple[str, str], _Place] = {}
         self._passthrough_headers = passthrough_headers
 
-    def add(self, cord: Cord) -> Iterator[tuple[str, str]]:
-        """Add a cord and yield each (method, path) that was not served before.
+    def add(self, cord: Cord) -> list[tuple[str, str]]:
+        """Add a cord and return each (method, path) that was not served before.
 
         Raises:
-            Conflict: ``cord_path_taken``.
+            Conflict: ``cord_path_taken``; nothing was added.
         """
-        for method in dict.fromkeys((cord.method, "POST")):
-            if (method, cord.path) not in self._places:
-                yield method, cord.path
-            place = self._places.setdefault((method, cord.path), _Place())
-            if place.internal is not None:
+        internal = [(method, cord.path) for method in dict.fromkeys((cord.method, "POST"))]
+        public = (
+            [] if cord.public_api_path is None else [(cord.public_api_method, cord.public_api_path)]
+        )
+        for key in internal:
+            if key in self._places and self._places[key].internal is not None:
                 raise _taken(cord, cord.path)
-            place.internal = cord
-        if cord.public_api_path is None:
-            return
-        key = (cord.public_api_method, cord.public_api_path)
-        if key not in self._places:
-            yield key
-        place = self._places.setdefault(key, _Place())
-        if cord.stream in place.public:
-            raise _taken(cord, cord.public_api_path)
-        place.public[cord.stream] = cord
+        for key in public:
+            if key in self._places and cord.stream in self._places[key].public:
+                raise _taken(cord, key[1])
+        fresh = [key for key in dict.fromkeys(internal + public) if key not in self._places]
+        for key in internal:
+            self._places.setdefault(key, _Place()).internal = cord
+        for key in public:
+            self._places.setdefault(key, _Place()).public[cord.stream] = cord
+        return fresh
 
     async def endpoint(self, request: Request) -> Response:
         """Answer one request to any cord."""
