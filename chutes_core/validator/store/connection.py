@@ -145,7 +145,7 @@ class Connection:
     def _commit(self, commit: str, undo: tuple[str, ...]) -> None:
         try:
             self.execute(commit)
-        except Unavailable:
+        except BaseException:
             self._undo(undo)
             raise
 
