@@ -143,10 +143,11 @@ class Connection:
 
     def _drop(self) -> None:
         substrate, self._substrate = self._substrate, None
-        if substrate is not None:
-            # the socket may be gone already; closing is only tidiness then
-            with contextlib.suppress(*_DOWN, bt.BittensorError):
-                self._run(substrate.close(), _CLOSE_TIMEOUT_S)
+        if self._loop is None:
+            return
+        # the socket may be gone already; closing is only tidiness then
+        with contextlib.suppress(*_DOWN, bt.BittensorError):
+            asyncio.run_coroutine_threadsafe(_dispose(substrate), self._loop).result()
 
     def _run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
         if self._loop is None:
@@ -167,3 +168,15 @@ async def _awaited(
     operation: Callable[[bt.RpcSubstrate], Awaitable[T]], substrate: bt.RpcSubstrate
 ) -> T:
     return await operation(substrate)
+
+
+async def _dispose(substrate: bt.RpcSubstrate | None) -> None:
+    """Close a backend and end what it left running: every task of this loop is its."""
+    try:
+        if substrate is not None:
+            await asyncio.wait_for(substrate.close(), _CLOSE_TIMEOUT_S)
+    finally:
+        tasks = asyncio.all_tasks() - {asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
