@@ -34,6 +34,7 @@ from chutes_core.wire.control import RuntimeName
 RUNNER_COMMAND = ("-m", "chutes_core.runner")
 _POLL_S = 0.05
 _KILL_WAIT_S = 5.0
+_SHIM_START_S = 2.0
 
 
 class ProcessRuntime:
@@ -131,6 +132,7 @@ class ProcessRuntime:
 
     async def stop(self, launch_id: str, grace_s: float) -> None:
         """Ask with SIGTERM, wait, then kill the whole process group."""
+        await self._shim_begun(launch_id)
         if self.ended(launch_id) is not None:
             return
         pid = self._pid(launch_id)
@@ -150,6 +152,15 @@ class ProcessRuntime:
         if child is not None:
             child.poll()
         shutil.rmtree(self._home(launch_id), ignore_errors=True)
+
+    async def _shim_begun(self, launch_id: str) -> None:
+        """Wait for the pid of a shim that a former miner started in its last moment."""
+        home, loop = self._home(launch_id), asyncio.get_running_loop()
+        deadline = loop.time() + _SHIM_START_S
+        while launch_id not in self._children and loop.time() < deadline:
+            if (home / "pid.json").exists() or not (home / "command.json").exists():
+                return
+            await asyncio.sleep(_POLL_S)
 
     async def _gone(self, launch_id: str, timeout_s: float) -> bool:
         loop = asyncio.get_running_loop()

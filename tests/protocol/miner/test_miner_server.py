@@ -1,0 +1,114 @@
+"""The miner's HTTP against callers with and without a right to ask."""
+
+import json
+import socket
+import time
+
+import aiohttp
+import pytest
+
+from chutes_core.base.clock import SystemClock
+from chutes_core.base.errors import Forbidden
+from chutes_core.miner.server import HttpServer, build_http
+from chutes_core.miner.store import MinerStore
+from chutes_core.wire.control import Inventory
+from chutes_core.wire.peers import SignedClient
+from chutes_core.wire.signing import sign_request
+
+
+@pytest.fixture
+async def miner(tmp_path, keys, make_node):
+    """Serve a miner; yield its address and a function that restarts it."""
+    node = make_node(8092)
+    listening = []
+
+    async def authorise(hotkey):
+        if hotkey != keys["validator"].ss58_address:
+            raise Forbidden("no_permit", "no permit", hint="get stake")
+
+    async def start(port=0):
+        store = MinerStore(tmp_path / "miner.sqlite3")
+        http = build_http(
+            keypair=keys["miner"],
+            nonces=store,
+            authorise=authorise,
+            clock=SystemClock(),
+            inventory=lambda: node.inventory(leases=(), launch_ids={}, now_s=7),
+        )
+        door = socket.create_server(("127.0.0.1", port))
+        server = HttpServer(http, door)
+        await server.start()
+        listening.append((server, store))
+        return f"http://127.0.0.1:{door.getsockname()[1]}"
+
+    async def stop():
+        server, store = listening.pop()
+        await server.close()
+        store.close()
+
+    yield start, stop
+    while listening:
+        await stop()
+
+
+async def get(url, headers=None):
+    async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as response:
+        return response.status, json.loads(await response.read())
+
+
+async def test_ping_is_open(miner):
+    """Anyone may see that the miner lives."""
+    start, _ = miner
+    assert await get(f"{await start()}/ping") == (200, {"ok": True})
+
+
+async def test_a_permitted_validator_gets_a_signed_inventory(miner, keys):
+    """The inventory's answer is verified against the miner's hotkey."""
+    start, _ = miner
+    url = await start()
+    async with SignedClient(keys["validator"]) as client:
+        answer = await client.call(
+            "GET", url, "/inventory", Inventory, peer_hotkey_ss58=keys["miner"].ss58_address
+        )
+    assert answer.hotkey == keys["miner"].ss58_address
+    assert [gpu.gpu_class for gpu in answer.gpus] == ["h100_sxm", "h100_sxm"]
+    assert all(gpu.stand_in for gpu in answer.gpus)
+
+
+async def test_without_a_permit_the_reason_is_told(miner, keys):
+    """A caller without a permit gets 403 with code and hint, signed."""
+    start, _ = miner
+    url = await start()
+    async with SignedClient(keys["miner"]) as client:
+        with pytest.raises(Forbidden) as caught:
+            await client.call(
+                "GET", url, "/inventory", Inventory, peer_hotkey_ss58=keys["miner"].ss58_address
+            )
+    assert (caught.value.code, caught.value.hint) == ("no_permit", "get stake")
+
+
+async def test_an_unsigned_call_is_refused(miner):
+    """Without a signature nothing of the node is told."""
+    start, _ = miner
+    status, body = await get(f"{await start()}/inventory")
+    assert (status, body["code"]) == (401, "auth_malformed")
+
+
+async def test_a_replay_is_refused_even_after_a_restart(miner, keys):
+    """The same signed request counts once, also when the miner was restarted in between."""
+    start, stop = miner
+    headers = sign_request(
+        keys["validator"],
+        method="GET",
+        path="/inventory",
+        body=b"",
+        receiver_ss58=keys["miner"].ss58_address,
+        nonce_ns=time.time_ns(),
+    )
+    url = await start()
+    assert (await get(f"{url}/inventory", headers))[0] == 200
+    status, body = await get(f"{url}/inventory", headers)
+    assert (status, body["code"]) == (401, "auth_replayed")
+    await stop()
+    status, body = await get(f"{await start()}/inventory", headers)
+    assert (status, body["code"]) == (401, "auth_replayed")
