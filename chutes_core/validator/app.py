@@ -260,6 +260,7 @@ def _control_plane(
             leases=launching.leases,
             chain=network,
             store=store,
+            clock=ground.clock,
         )
     )
     return SignedASGI(

@@ -1,20 +1,26 @@
-"""How others find and check this validator: well-known, leases, evidence. All unsigned reads.
+"""How others find and check this validator: well-known, leases, verdicts, evidence; unsigned reads.
 
 Invariant: each answer can be checked by whoever reads it: signed over the caller's nonce, or made
 of the miners' own signatures.
 """
 
-from typing import Annotated
+from dataclasses import asdict
+from typing import Annotated, Any
 
 from bittensor_core import Keypair
 from fastapi import APIRouter, Query, Response
 
+from chutes_core.base.clock import Clock
 from chutes_core.base.errors import NotFound
+from chutes_core.validator.domain.verdicts import Proof
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.ports import ChainView
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import Handshake, LeaseList
 from chutes_core.wire.discovery import WELL_KNOWN_PATH, WellKnown
+
+VERDICTS_SHOWN_S = 24 * 3600
+MAX_VERDICTS = 500
 
 
 def build_router(
@@ -27,6 +33,7 @@ def build_router(
     leases: LeaseBook,
     chain: ChainView,
     store: Store,
+    clock: Clock,
 ) -> APIRouter:
     """Return the discovery routes."""
     router = APIRouter(tags=["discovery"])
@@ -46,6 +53,13 @@ def build_router(
     def known_leases() -> LeaseList:
         return LeaseList(leases=tuple(leases.known(chain.block))[:10_000])
 
+    @router.get("/verdicts")
+    def verdicts(since_s: Annotated[int | None, Query(ge=0)] = None) -> dict[str, Any]:
+        now_s = clock.now_s()
+        from_s = max(since_s or 0, now_s - VERDICTS_SHOWN_S)
+        proofs = store.proofs.between(from_s, now_s + 1)[-MAX_VERDICTS:]
+        return {"total": len(proofs), "items": [_verdict(proof) for proof in proofs]}
+
     @router.get("/evidence/{epoch}")
     def evidence(epoch: int) -> Response:
         text = store.epochs.evidence(epoch)
@@ -56,3 +70,10 @@ def build_router(
         return Response(text, media_type="application/json", headers=headers)
 
     return router
+
+
+def _verdict(proof: Proof) -> dict[str, Any]:
+    """Show a proof without its secret: that is revealed only when the session's keys are gone."""
+    shown = asdict(proof)
+    del shown["secret"]
+    return shown | {"accepted": proof.accepted}

@@ -1,0 +1,351 @@
+"""The main job of a subnet, end to end on one machine, each step shown. Run by scripts/demo.sh.
+
+A local chain, a validator, two working miners and an idle registered third; a user who registers,
+pays, builds, deploys and calls two chutes; and the weights that follow on chain. Only public ways
+in are used: the command line, HTTP, and a chain connection of its own.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import httpx
+from bittensor_core import Keypair
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from chutes_core.base.errors import ChutesError, Unavailable
+from chutes_core.base.units import RAO_PER_TAO, format_tao
+from scripts.chain_look import find_weights, incentives, transfer
+from scripts.localnet import HOTKEY, ROOT, Localnet, miner_hotkey, wait_until, write_wallet
+
+TEXTS = (
+    "That is a happy person",
+    "That is a happy dog",
+    "That is a very happy person",
+    "Today is a sunny day",
+)
+STREAMED = "Miners are paid for the GPUs that really do the work."
+IDLE_MINER = 3
+U16_MAX = 65_535
+
+
+@dataclass
+class Story:
+    """What the demo has so far; `summary` is what --json writes."""
+
+    net: Localnet
+    started: float = field(default_factory=time.monotonic)
+    summary: dict[str, Any] = field(default_factory=dict)
+    validator_url: str = ""
+    validator_hotkey: str = ""
+    api_key: str = ""
+
+    def say(self, text: str) -> None:
+        """Print a step with the time since the start."""
+        print(f"\033[1m[{time.monotonic() - self.started:5.1f} s]\033[0m {text}", flush=True)
+
+    def show(self, text: str) -> None:
+        """Print a detail of a step."""
+        print(f"          {text}", flush=True)
+
+    def chutes(self, *arguments: str, cwd: Path = ROOT) -> dict[str, Any]:
+        """Run the `chutes` command with --json and return its answer."""
+        environ = {
+            **os.environ,
+            "CHUTES_API_URL": self.validator_url,
+            "CHUTES_CONFIG_PATH": str(self.net.folder / "user" / "config.ini"),
+        }
+        if self.api_key:
+            environ["CHUTES_API_KEY"] = self.api_key
+        command = [str(Path(sys.executable).with_name("chutes")), *arguments, "--json"]
+        done = subprocess.run(
+            command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=400
+        )
+        if done.returncode != 0:
+            shown = " ".join(arguments)
+            raise Unavailable("command_failed", f"chutes {shown}: {done.stdout}{done.stderr}")
+        answer: dict[str, Any] = json.loads(done.stdout)
+        return answer
+
+    def get(self, path: str) -> dict[str, Any]:
+        """GET from the validator with the user's key."""
+        answer = httpx.get(
+            self.validator_url + path, headers={"Authorization": f"Bearer {self.api_key}"}
+        )
+        answer.raise_for_status()
+        body: dict[str, Any] = answer.json()
+        return body
+
+
+def main() -> int:
+    """Run the demo and return its exit code."""
+    options = _options()
+    signal.signal(signal.SIGTERM, _interrupt)
+    folder = ROOT / ".demo"
+    shutil.rmtree(folder, ignore_errors=True)
+    net = Localnet(folder, tempo=20)
+    story = Story(net)
+    failed = True
+    try:
+        _tell(story)
+        failed = False
+        if options.json:
+            options.json.write_text(json.dumps(story.summary, indent=2) + "\n")
+        if options.keep:
+            _keep(story)
+    except KeyboardInterrupt:
+        if failed:
+            print("\ninterrupted", file=sys.stderr)
+    except (ChutesError, httpx.HTTPError, subprocess.TimeoutExpired) as error:
+        print(f"\nthe demo failed: {error}\nlogs: {folder / 'logs'}", file=sys.stderr)
+    finally:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        net.stop()
+        if not failed:
+            shutil.rmtree(folder, ignore_errors=True)
+    if not failed:
+        story.say("done; everything is stopped")
+    return 1 if failed else 0
+
+
+def _tell(story: Story) -> None:
+    start_network(story)
+    become_user(story)
+    deploy_chutes(story)
+    call_embeddings(story)
+    call_stream(story)
+    show_money(story)
+    show_verdicts(story)
+    show_weights(story)
+
+
+def start_network(story: Story) -> None:
+    """Start chain and validator; register three miners, start two."""
+    net, summary = story.net, story.summary
+    story.say("starting a local chain (real Subtensor metadata, 1 s blocks)")
+    net.chain.start()
+    story.show(f"{net.chain.url}, genesis {net.chain.genesis_hash[:18]}…")
+    story.say("starting a validator (its hotkey and coldkeypub only)")
+    validator = net.start_validator(1)
+    story.validator_url = str(validator.ready["url"])
+    story.validator_hotkey = str(validator.ready["hotkey"])
+    story.show(f"{story.validator_url}, hotkey {story.validator_hotkey}")
+    story.say("registering three miners by extrinsic, starting two (the third stays idle)")
+    for number in (1, 2, IDLE_MINER):
+        net.register_miner(number)
+        story.show(f"miner {number}: hotkey {miner_hotkey(number).ss58_address}")
+    for number in (1, 2):
+        net.start_miner(number)
+    summary |= {
+        "gateway_url": story.validator_url,
+        "chain_url": net.chain.url,
+        "netuid": net.chain.netuid,
+        "validator_hotkeys": [story.validator_hotkey],
+        "miner_hotkeys": [miner_hotkey(n).ss58_address for n in (1, 2, IDLE_MINER)],
+    }
+
+
+def become_user(story: Story) -> None:
+    """Create a wallet, register, pay by a transfer, make a key."""
+    story.say("a user creates a wallet, registers and pays 1 TAO by a transfer")
+    wallets = story.net.folder / "user" / "wallets"
+    coldkey = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
+    hotkey = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
+    write_wallet(wallets, "demo", coldkey, hotkey, with_coldkey=True)
+    account = story.chutes(
+        *("register", "--username", "demo", "--wallet-path", str(wallets)),
+        *("--wallet-name", "demo", "--hotkey", HOTKEY, "--yes"),
+    )
+    address = str(account["payment_address"])
+    story.show(f"account {account['user_id']}, own payment address {address}")
+    chain = story.net.chain.url
+    alice = Keypair.create_from_uri("//Alice")
+    transfer(chain, alice, coldkey.ss58_address, 5 * RAO_PER_TAO)  # the devnet's faucet
+    transfer(chain, coldkey, address, RAO_PER_TAO)
+    key = story.chutes("keys", "create", "--name", "demo", "--admin")
+    story.api_key = str(key["secret_key"])
+    story.summary["api_key"] = story.api_key
+    wait_until(lambda: balance_rao(story) == RAO_PER_TAO, 60, "the payment to be credited")
+    story.show("credited after finality: 1.000000000 TAO")
+
+
+def deploy_chutes(story: Story) -> None:
+    """Build and deploy both examples and wait until they are hot."""
+    examples = ROOT / "examples"
+    for name in ("embeddings", "stream"):
+        story.say(f"building and deploying examples/{name}.py")
+        story.chutes("build", f"{name}:chute", "--wait", cwd=examples)
+        story.show("build: skipped (process runtime); the miner makes a venv from the image")
+        chute = story.chutes("deploy", f"{name}:chute", "--accept-fee", cwd=examples)
+        story.show(f"chute {chute['chute_id']}, version {chute['version']}")
+    for name in ("embeddings", "stream"):
+        story.say(f"waiting for {name}: launch, graval proof, sealed start")
+        story.chutes("warmup", name)
+        story.show("hot")
+
+
+def call_embeddings(story: Story) -> None:
+    """Embed four sentences and compare the first with the others."""
+    story.say("calling /v1/embeddings (all-MiniLM-L6-v2) through gateway, relay and runner")
+    answer = _post(story, "/v1/embeddings", {"model": "embeddings", "input": list(TEXTS)})
+    vectors = [item["embedding"] for item in answer.json()["data"]]
+    similarities = {
+        text: round(sum(a * b for a, b in zip(vectors[0], vector, strict=True)), 4)
+        for text, vector in zip(TEXTS[1:], vectors[1:], strict=True)
+    }
+    for text, value in similarities.items():
+        story.show(f"{TEXTS[0]!r} / {text!r}: {value:.4f}")
+    story.summary["similarities"] = similarities
+    story.summary["invocations"] = [answer.headers["X-Chutes-InvocationID"]]
+    # A few more calls, so that the miner has been paid for more than one.
+    for text in TEXTS:
+        more = _post(story, "/v1/embeddings", {"model": "embeddings", "input": text})
+        story.summary["invocations"].append(more.headers["X-Chutes-InvocationID"])
+
+
+def call_stream(story: Story) -> None:
+    """Call the streaming chute and show the words as they come."""
+    story.say("calling the streaming chute (server-sent events)")
+    url = f"{story.validator_url}/c/demo-stream/stream"
+    words: list[str] = []
+    headers = {"Authorization": f"Bearer {story.api_key}"}
+    body = {"text": STREAMED, "delay_ms": 60}
+    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+        if answer.status_code != 200:
+            answer.read()
+            raise Unavailable("stream_failed", f"{answer.status_code} {answer.text}")
+        story.summary["invocations"].append(answer.headers["X-Chutes-InvocationID"])
+        print("          ", end="")
+        for line in answer.iter_lines():
+            if line.startswith("data: {"):
+                words.append(json.loads(line[len("data: ") :])["word"])
+                print(words[-1], end=" ", flush=True)
+        print()
+    if " ".join(words) != STREAMED:
+        raise Unavailable("stream_broken", f"the stream said {' '.join(words)!r}")
+
+
+def show_money(story: Story) -> None:
+    """Show that the ledger charged exactly the calls that were made."""
+    story.say("the ledger")
+    made = set(story.summary["invocations"])
+
+    def lines() -> list[dict[str, Any]]:
+        items = story.get("/users/me/statement?limit=100")["items"]
+        return [item for item in items if item["kind"] == "invocation"]
+
+    wait_until(lambda: len(lines()) >= len(made), 30, "the calls to be settled")
+    charged = {str(line["key"]).removeprefix("invocation:"): -int(line["rao"]) for line in lines()}
+    if set(charged) != made:
+        raise Unavailable("ledger_differs", f"charged {sorted(charged)}, made {sorted(made)}")
+    total = sum(charged.values())
+    for invocation, rao in charged.items():
+        story.show(f"invocation {invocation}: {rao} rao")
+    left = balance_rao(story)
+    if left != RAO_PER_TAO - total:
+        raise Unavailable("ledger_differs", f"balance {left}, charges {total}")
+    story.show(f"charged {total} rao for {len(made)} calls; balance {format_tao(left)} TAO")
+    story.summary["charge_rao"] = total
+
+
+def show_verdicts(story: Story) -> None:
+    """Show what attestation said of the instances that answered."""
+    story.say("graval verdicts (profile test: a CPU stands in for each GPU)")
+    verdicts = story.get("/verdicts")["items"]
+    for proof in verdicts:
+        for gpu in proof["gpus"]:
+            story.show(
+                f"{gpu['gpu_class']} of {proof['miner_hotkey'][:10]}…: "
+                f"{'accepted' if gpu['accepted'] else gpu['reason']}, "
+                f"leg 1 {gpu['leg1_us'] / 1000:.0f} ms, leg 2 {gpu['leg2_us'] / 1000:.0f} ms"
+            )
+    story.summary["verdicts"] = verdicts
+
+
+def show_weights(story: Story) -> None:
+    """Wait until the validator's weights are final and have become incentive."""
+    story.say("waiting for the epoch: weights by extrinsic, then incentive")
+    net = story.net
+    working = [miner_hotkey(n).ss58_address for n in (1, 2)]
+    found = find_weights(net.chain.url, net.chain.netuid, story.validator_hotkey, working)
+    story.show(f"extrinsic {found.extrinsic_hash} in finalized block {found.block_number}")
+    story.show(f"weights by uid: {found.weights}")
+    shares: dict[str, float] = {}
+
+    def arrived() -> bool:
+        nonlocal shares
+        shares = incentives(net.chain.url, net.chain.netuid)
+        return all(shares.get(hotkey, 0) > 0 for hotkey in working)
+
+    wait_until(arrived, 90, "the epoch to turn weights into incentive", poll_s=1.0)
+    for number in (1, 2, IDLE_MINER):
+        hotkey = miner_hotkey(number).ss58_address
+        story.show(f"miner {number}: incentive {shares[hotkey]:.4f}")
+    if shares[miner_hotkey(IDLE_MINER).ss58_address] != 0:
+        raise Unavailable("idle_paid", "the idle miner got incentive")
+    story.summary |= {
+        "weights_extrinsic": found.extrinsic_hash,
+        "weights_block": found.block_number,
+        "incentive": {
+            miner_hotkey(n).ss58_address: shares[miner_hotkey(n).ss58_address]
+            for n in (1, 2, IDLE_MINER)
+        },
+    }
+
+
+def balance_rao(story: Story) -> int:
+    """Return the user's balance as the ledger has it."""
+    return int(story.get("/users/me/statement?limit=1")["balance_rao"])
+
+
+def _post(story: Story, path: str, body: dict[str, Any]) -> httpx.Response:
+    answer = httpx.post(
+        story.validator_url + path,
+        json=body,
+        headers={"Authorization": f"Bearer {story.api_key}"},
+        timeout=120,
+    )
+    if answer.status_code != 200:
+        raise Unavailable("call_failed", f"{path}: {answer.status_code} {answer.text}")
+    return answer
+
+
+def _keep(story: Story) -> None:
+    story.say("the network stays up; Ctrl-C ends it")
+    story.show(f"gateway  {story.validator_url}")
+    story.show(f"API key  {story.api_key}")
+    story.show(f"chain    {story.net.chain.url} (netuid {story.net.chain.netuid})")
+    while True:
+        signal.pause()
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/demo.sh", description=__doc__)
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the summary here")
+    parser.add_argument("--keep", action="store_true", help="leave the network running")
+    parser.add_argument(
+        "--runtime",
+        choices=["process"],
+        default="process",
+        help="how instances run; docker is not there yet (issue A2)",
+    )
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
