@@ -35,6 +35,12 @@ def authenticate(snapshot: Snapshot, headers: Mapping[str, str]) -> ApiKey:
         Unauthenticated: ``no_key``, or ``bad_key``: malformed, unknown or revoked.
     """
     text = presented_key(headers.get("authorization"), headers.get("x-api-key"))
+    if text is None and "x-chutes-signature" in headers:
+        raise Unauthenticated(
+            "no_key",
+            "calls are made with an API key, a hotkey's signature is for the management calls",
+            hint="chutes keys create makes one; set CHUTES_API_KEY",
+        )
     if text is None:
         raise Unauthenticated("no_key", "an API key is needed", hint=_KEY_HINT)
     said = parse_key(text)

@@ -72,7 +72,7 @@ class Room:
             Exhausted: ``bodies_full``.
             TimedOut: ``body_timeout``.
         """
-        chunks: list[bytes] = []
+        whole = bytearray()
         with anyio.move_on_after(self._limits.body_timeout_s):
             while True:
                 message = await receive()
@@ -82,9 +82,9 @@ class Room:
                     self._check(self.bytes + len(chunk))
                     self._bodies.take(len(chunk))
                     self.bytes += len(chunk)
-                    chunks.append(chunk)
+                    whole += chunk
                 if not message.get("more_body", False):
-                    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                    return bytes(whole)
         raise TimedOut("body_timeout", "the request body did not arrive in time")
 
     def _check(self, size: int) -> None:

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from loguru import logger
 
-from chutes_core.base.errors import ChutesError, Invalid
+from chutes_core.base.errors import ChutesError, Exhausted, Invalid
 from chutes_core.base.ids import new_id
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.snapshot import Snapshot
@@ -74,6 +74,7 @@ class Front:
         demand: Demand,
         journal: JournalState,
         domain: str | None,
+        max_calls: int,
     ) -> None:
         self._control = control
         self._snapshot = snapshot
@@ -84,6 +85,7 @@ class Front:
         self._demand = demand
         self._journal = journal
         self._domain = domain
+        self._max_calls = max_calls
         self.in_flight = 0
         self.idle = asyncio.Event()  # set while no call runs
         self.idle.set()
@@ -128,6 +130,8 @@ class Front:
         reply: Reply,
         invocation_id: str,
     ) -> None:
+        if self.in_flight > self._max_calls:
+            raise Exhausted("gateway_full", "the validator answers too many calls at once")
         snapshot = self._snapshot()
         key = authenticate(snapshot, request.headers)
         self._buckets.take(key.key_id)

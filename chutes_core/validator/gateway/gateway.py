@@ -86,6 +86,7 @@ class Gateway:
             demand=self.demand,
             journal=journal,
             domain=domain,
+            max_calls=limits.max_calls,
         )
         self._replay()
 

@@ -39,6 +39,7 @@ _NOT_TO_INSTANCE = _HOP | {
 _NOT_TO_CALLER = _HOP | {"alt-svc", "date", "server", "set-cookie", "strict-transport-security"}
 HEADER_FORM = "x-chutes-call"
 MAX_HEADERS = 98  # of a caller; two of the gateway's own are added (wire/call allows 100)
+MAX_HEADERS_BYTES = 64 * 1024  # so that a CALL is always one frame
 MAX_QUERY = 8192
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token of RFC 9110, 5.6.2, in lower case
@@ -58,6 +59,8 @@ def call_head(
     kept = to_instance(headers)
     if len(kept) > MAX_HEADERS:
         raise Invalid("too_many_headers", f"at most {MAX_HEADERS} headers are passed on")
+    if sum(len(name) + len(value) for name, value in kept) > MAX_HEADERS_BYTES:
+        raise Invalid("too_many_headers", f"at most {MAX_HEADERS_BYTES} bytes of headers pass")
     if len(query) > MAX_QUERY:
         raise Invalid("uri_too_long", f"the query has more than {MAX_QUERY} bytes")
     return CallHead(

@@ -8,6 +8,7 @@ class GatewayLimits:
     """Defaults fit one host; validator/settings.py passes what the operator set.
 
     Attributes:
+        max_calls: answered at once (429 above).
         max_body_bytes: of one request body (413 above).
         max_buffered_bytes: of all request bodies held at once (429 above).
         body_timeout_s: for a request body to arrive.
@@ -22,6 +23,7 @@ class GatewayLimits:
         max_idle_per_instance, idle_connection_s: of the pool of sealed connections.
     """
 
+    max_calls: int = 4096
     max_body_bytes: int = 20 * 1024 * 1024
     max_buffered_bytes: int = 512 * 1024 * 1024
     body_timeout_s: float = 60.0

@@ -64,4 +64,7 @@ class Reserve:
 
 
 def _allocate(fd: int, size: int) -> None:
-    os.posix_fallocate(fd, 0, size)
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(fd, 0, size)
+    else:
+        os.pwrite(fd, bytes(size), 0)  # macOS

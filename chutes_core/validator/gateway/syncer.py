@@ -40,7 +40,7 @@ class Syncer:
         with self._lock:
             while not self.failed:
                 try:
-                    os.fdatasync(self._fds[0])
+                    _make_durable(self._fds[0])
                     self._sync_directory()
                 except OSError:
                     self.failed = True
@@ -76,3 +76,10 @@ class Syncer:
             self._dirty.clear()
             self.sync_now()
             self._stopping.wait(GROUP_S)
+
+
+def _make_durable(fd: int) -> None:
+    if hasattr(os, "fdatasync"):
+        os.fdatasync(fd)
+    else:
+        os.fsync(fd)  # macOS

@@ -93,9 +93,12 @@ class Instance:
         self._servers: list[asyncio.Server] = []
         self.port = 0
 
-    async def listen(self) -> None:
+    async def listen(self, *, relayed: bool = True) -> None:
         inner = await asyncio.start_server(self._accept, "127.0.0.1", 0)
         self._inner_port = inner.sockets[0].getsockname()[1]
+        self._servers, self.port = [inner], self._inner_port
+        if not relayed:
+            return
         outer = await asyncio.start_server(self._relay, "127.0.0.1", 0)
         self.port = outer.sockets[0].getsockname()[1]
         self._servers = [inner, outer]

@@ -340,3 +340,58 @@ async def test_a_websocket_is_refused_with_a_reason(house: House):
     sent.clear()
     await house.gateway.front(scope | {"extensions": {}}, receive, send)
     assert sent == [{"type": "websocket.close", "code": 1003, "reason": "websocket_unsupported"}]
+
+
+@pytest.mark.parametrize("limits", [GatewayLimits(max_calls=1)], ids=["one"])
+async def test_too_many_calls_at_once_are_429(house: House):
+    """The gateway itself is bounded; a place is free again when a call ends."""
+    queueing = house.queueing()
+    first = asyncio.ensure_future(house.post())
+    await asyncio.wait_for(queueing.acquire(), 10)
+    assert said(await house.post()) == (429, "gateway_full")
+    first.cancel()
+    await asyncio.wait((first,))
+    await house.quiet()
+    assert said(await house.post("/c/no-such/x")) == (404, "chute_not_found")
+
+
+@pytest.mark.parametrize(
+    "limits", [GatewayLimits(max_buffered_bytes=100, cold_wait_s=0.0)], ids=["little"]
+)
+async def test_bodies_are_bounded_all_together(house: House):
+    """Bodies held at once have a bound of their own, and give their room back."""
+    assert said(await house.post(content=bytes(101))) == (429, "bodies_full")
+    assert said(await house.post(content=bytes(100))) == (503, "no_instance")
+
+
+@pytest.mark.parametrize("limits", [GatewayLimits(body_timeout_s=0.05)], ids=["short"])
+async def test_a_body_that_never_comes_is_408(house: House):
+    """A caller who announces a body and sends none holds nothing for long."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(
+        b"POST /c/bob-echo/api/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+        b"Authorization: Bearer " + house.key.encode() + b"\r\n\r\n"
+    )
+    assert b"408" in await reader.readline()
+    writer.close()
+    await writer.wait_closed()
+    assert house.gateway.taken_rao(house.owner_id) == 0
+
+
+async def test_a_caller_who_leaves_during_the_upload_leaves_nothing(house: House, instance):
+    """Half a body is no call: no hold, no record, nothing sent."""
+    one = await instance(echo)
+    house.serve(one)
+    _, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    writer.write(
+        b"POST /c/bob-echo/api/echo HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n"
+        b"Authorization: Bearer " + house.key.encode() + b"\r\n\r\nhalf"
+    )
+    await writer.drain()
+    writer.close()
+    await writer.wait_closed()
+    assert (await house.post(content=b"x")).status_code == 200
+    await house.quiet()
+    assert house.journal.last_sequence == 1
+    assert len(one.calls) == 1
+    assert house.gateway.stats()["body_bytes"] == 0

@@ -75,6 +75,9 @@ def test_a_head_too_large_to_pass_on_is_refused():
         call_head(**parts, path="/a", query=b"", headers=many, length=0)
     assert status_of(caught.value) == 431
     with pytest.raises(Invalid) as caught:
+        call_head(**parts, path="/a", query=b"", headers=[(b"x", bytes(65536))], length=0)
+    assert status_of(caught.value) == 431
+    with pytest.raises(Invalid) as caught:
         call_head(**parts, path="/a", query=b"a" * 8193, headers=[], length=0)
     assert status_of(caught.value) == 414
 
