@@ -3,7 +3,8 @@
 Below chain/client. The SDK has its own blocking facade, but without a time limit per call; so this
 room runs one private event loop on a thread and bounds every call. Invariant: a read is tried
 again, with back-off and on a fresh connection, a bounded number of times; a write never is, since
-only its caller can know whether the first try reached the pool.
+only its caller can know whether the first try reached the pool. A reconnection must find the chain
+of the first connection.
 """
 
 import asyncio
@@ -15,9 +16,10 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import bittensor as bt
+from bittensor._transport.errors import SubstrateRequestException  # what `raw` raises; pinned SDK
 from websockets.exceptions import WebSocketException
 
-from chutes_core.base.errors import ChutesError, Unavailable
+from chutes_core.base.errors import ChainError, ChutesError, Unavailable
 from chutes_core.chain.failures import NODE_LOST, refused, unreachable
 
 T = TypeVar("T")
@@ -29,6 +31,7 @@ _DOWN = (
     TimeoutError,
     OSError,
     WebSocketException,
+    SubstrateRequestException,
     bt.RpcConnectionError,
     bt.ConnectionNotReady,
 )
@@ -61,6 +64,7 @@ class Connection:
         self._monotonic = monotonic
         self._lock = threading.RLock()
         self._substrate: bt.RpcSubstrate | None = None
+        self._genesis_hash: str | None = None
         self._loop: asyncio.AbstractEventLoop | None = asyncio.new_event_loop()
         self._thread = threading.Thread(
             target=self._loop.run_forever, name="chutes-chain", daemon=True
@@ -130,7 +134,7 @@ class Connection:
             if self._substrate is None:
                 self._substrate = self._run(self._open(), self.patience.call_timeout_s)
             substrate = self._substrate
-            return self._run(_awaited(operation, substrate), timeout_s)
+            return self._run(self._checked(operation, substrate), timeout_s)
         except _DOWN as error:
             raise unreachable(self.url, error) from error
         except bt.BittensorError as error:
@@ -140,6 +144,24 @@ class Connection:
         substrate = bt.RpcSubstrate(self.url, fallback_endpoints=[], archive_endpoints=[])
         await substrate.connect()
         return substrate
+
+    async def _checked(
+        self, operation: Callable[[bt.RpcSubstrate], Awaitable[T]], substrate: bt.RpcSubstrate
+    ) -> T:
+        """Run the operation on the chain of the first one; the SDK reconnects by itself in between.
+
+        The raw request asks the node; the SDK's own read of block 0 would answer from its cache.
+        """
+        genesis_hash = await substrate.raw.rpc_request("chain_getBlockHash", [0])
+        if self._genesis_hash is None:
+            self._genesis_hash = str(genesis_hash)
+        if genesis_hash != self._genesis_hash:
+            raise ChainError(
+                "another_chain",
+                f"the node {self.url} now serves the chain {genesis_hash}",
+                hint="nothing was read or sent; restart this process if that is meant",
+            )
+        return await operation(substrate)
 
     def _drop(self) -> None:
         substrate, self._substrate = self._substrate, None
@@ -162,12 +184,6 @@ class Connection:
 def closed(url: str) -> ChutesError:
     """Return the error for a call on a connection that was closed."""
     return Unavailable("chain_closed", f"the connection to {url} is closed", url=url)
-
-
-async def _awaited(
-    operation: Callable[[bt.RpcSubstrate], Awaitable[T]], substrate: bt.RpcSubstrate
-) -> T:
-    return await operation(substrate)
 
 
 async def _dispose(substrate: bt.RpcSubstrate | None) -> None:

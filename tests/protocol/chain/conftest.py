@@ -33,11 +33,17 @@ def key():
     return Keypair.create_from_uri
 
 
+def address(url):
+    """Return host and port of a node's URL."""
+    host, port = url.removeprefix("ws://").split(":")
+    return host, int(port)
+
+
 class Relay:
-    """Carries bytes to the devnet; `cut` drops every connection, `closed` refuses new ones."""
+    """Carries bytes to `upstream`; `cut` drops every connection, `closed` refuses new ones."""
 
     def __init__(self, upstream):
-        self._upstream = upstream
+        self.upstream = upstream
         self._sockets = []
         self.closed = False
         self._server = socket.create_server(("127.0.0.1", 0))
@@ -53,7 +59,7 @@ class Relay:
             if self.closed:
                 near.close()
                 continue
-            far = socket.create_connection(self._upstream)
+            far = socket.create_connection(address(self.upstream))
             self._sockets += [near, far]
             for source, sink in ((near, far), (far, near)):
                 threading.Thread(target=self._carry, args=(source, sink), daemon=True).start()
@@ -87,7 +93,6 @@ class Relay:
 @pytest.fixture
 def relay(devnet):
     """A relay before the devnet."""
-    host, port = devnet.url.removeprefix("ws://").split(":")
-    running = Relay((host, int(port)))
+    running = Relay(devnet.url)
     yield running
     running.stop()

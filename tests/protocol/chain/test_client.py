@@ -254,6 +254,28 @@ def test_a_node_that_stays_away_is_a_typed_error_after_bounded_tries(devnet, rel
         assert client.finalized().number > 0
 
 
+def test_a_node_that_ends_is_noticed_in_bounded_time():
+    """After an orderly end of the node, a read fails instead of waiting for ever."""
+    node = DevnetProcess(block_seconds=0.2).start()
+    hasty = Patience(call_timeout_s=1.0, attempts=2, first_backoff_s=0.05)
+    with ChainClient.connect(node.url, node.netuid, patience=hasty) as client:
+        node.stop()
+        with pytest.raises(Unavailable):
+            client.finalized()
+
+
+def test_a_node_of_another_chain_is_refused(devnet, relay):
+    """A reconnection that finds another genesis reads nothing from it."""
+    with (
+        DevnetProcess(block_seconds=0.5, tempo=21) as other,
+        ChainClient.connect(relay.url, devnet.netuid, patience=IMPATIENT) as client,
+    ):
+        relay.upstream = other.url
+        relay.cut()
+        with pytest.raises(ChainError, match="another_chain"):
+            client.finalized()
+
+
 def test_no_node_at_all_is_a_typed_error():
     """Connecting to a closed port ends with a code and a hint."""
     with pytest.raises(Unavailable) as lost:
