@@ -21,10 +21,9 @@ _USAGE_ERROR = 2
 
 def main() -> int:
     """Run the chain; return the exit code."""
+    given = vars(_parser().parse_args())
     options = {
-        name: value
-        for name, value in vars(_parser().parse_args()).items()
-        if value not in {None, False}
+        name: value for name, value in given.items() if not (value is None or value is False)
     }
     try:
         settings = DevnetSettings.load(**options)

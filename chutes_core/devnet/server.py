@@ -7,6 +7,7 @@ is full. Bounds: MAX_CONNECTIONS connections, MAX_BODY_BYTES a message, MAX_BATC
 import asyncio
 import json
 from collections.abc import Callable
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Any
 
@@ -61,20 +62,22 @@ class Connection:
 
     async def write(self) -> None:
         """Send what is queued until the client is gone or too slow."""
-        overflow = asyncio.ensure_future(self._overflow.wait())
+        sending = asyncio.create_task(self._send_all())
+        overflow = asyncio.create_task(self._overflow.wait())
         try:
-            while not overflow.done():
-                item = asyncio.ensure_future(self._outbox.get())
-                await asyncio.wait({item, overflow}, return_when=asyncio.FIRST_COMPLETED)
-                if not item.done():
-                    item.cancel()
-                    break
-                await self._socket.send(item.result())
-            await self._socket.close(_TRY_AGAIN_LATER, "too slow")
-        except ConnectionClosed:
-            return
+            await asyncio.wait({sending, overflow}, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            sending.cancel()
             overflow.cancel()
+            await asyncio.gather(sending, overflow, return_exceptions=True)
+        if self._overflow.is_set():
+            logger.warning("a client that does not read was cut off")
+            await self._socket.close(_TRY_AGAIN_LATER, "too slow")
+
+    async def _send_all(self) -> None:
+        with suppress(ConnectionClosed):
+            while True:
+                await self._socket.send(await self._outbox.get())
 
     def end(self) -> None:
         """End all subscriptions."""
@@ -98,10 +101,9 @@ async def start_server(rpc: Rpc, host: str, port: int) -> Server:
         open_connections.add(connection)
         writer = asyncio.create_task(connection.write())
         try:
-            async for text in socket:
-                connection.answer(rpc, text)
-        except ConnectionClosed:
-            pass
+            with suppress(ConnectionClosed):
+                async for text in socket:
+                    connection.answer(rpc, text)
         finally:
             open_connections.discard(connection)
             connection.end()

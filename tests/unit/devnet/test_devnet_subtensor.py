@@ -296,3 +296,32 @@ def test_only_root_changes_parameters(net):
     assert net.run("//Bob", "AdminUtils", "sudo_set_tempo", netuid=1, tempo=3).error == "BadOrigin"
     net.sudo("sudo_set_tempo", netuid=1, tempo=3)
     assert net.get("Tempo", 1) == 3
+
+
+def test_the_owner_changes_some_parameters(net):
+    """The subnet's owner sets the version key, not the rate limit; a stranger neither."""
+    call = {"netuid": 1, "weights_version_key": 3}
+    assert net.run("//Owner", "AdminUtils", "sudo_set_weights_version_key", **call).error is None
+    assert net.get("WeightsVersionKey", 1) == 3
+    stranger = net.run("//Bob", "AdminUtils", "sudo_set_weights_version_key", **call)
+    assert stranger.error == "BadOrigin"
+    limit = {"netuid": 1, "weights_set_rate_limit": 0}
+    root_only = net.run("//Owner", "AdminUtils", "sudo_set_weights_set_rate_limit", **limit)
+    assert root_only.error == "BadOrigin"
+
+
+def test_a_higher_minimum_lifts_the_burn(net):
+    """Registration costs what the bounds allow from then on."""
+    net.sudo("sudo_set_max_burn", netuid=1, max_burn=5 * RAO_PER_TAO)
+    net.sudo("sudo_set_min_burn", netuid=1, min_burn=2 * RAO_PER_TAO)
+    before = net.free("//Miner1")
+    net.register("//Miner1")
+    assert before - net.free("//Miner1") > 2 * RAO_PER_TAO
+
+
+def test_more_validators_can_be_asked_for(make_net):
+    """Each has its uid, its stake and its permit."""
+    net = make_net(validators=4)
+    assert net.get("ValidatorPermit", 1) == [False, True, True, True, True]
+    assert net.get("Keys", 1, 4) == net.address("//Validator4//hotkey")
+    assert net.free("//Validator4") > 0
