@@ -83,6 +83,8 @@ class Settlement:
                 entry = charge_entry(record)
                 if entry is not None:
                     self._store.ledger.apply(entry)
+            for key_id, at_s in _last_used(records).items():
+                self._store.keys.touch(key_id, at_s)
             self._store.invocations.set_drained(worker, records[-1].sequence)
 
 
@@ -100,3 +102,12 @@ def charge_entry(record: Invocation) -> Entry | None:
         at_s=record.started_at_us // 1_000_000,
         postings=(Posting(user_credit(record.user_id), -rao), Posting(REVENUE, rao)),
     )
+
+
+def _last_used(records: list[Invocation]) -> dict[str, int]:
+    """Return key id -> Unix seconds of its last call among the records."""
+    used: dict[str, int] = {}
+    for record in records:
+        at_s = record.started_at_us // 1_000_000
+        used[record.key_id] = max(at_s, used.get(record.key_id, 0))
+    return used

@@ -10,11 +10,11 @@ import re
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator
-from typing import BinaryIO, cast
+from contextlib import contextmanager
 
 from chutes_core.base.errors import Invalid, TooLarge
-from chutes_core.validator.store.blobs import Blob, Blobs
 
 MAX_DOCKERFILE_BYTES = 64 * 1024
 MAX_CONTEXT_BYTES = 64 * 1024 * 1024
@@ -23,9 +23,11 @@ MAX_FILES = 10_000
 MAX_RATIO = 200
 MAX_NAME_BYTES = 500
 _SMALL_BYTES = 1024 * 1024  # a file this small is no bomb, whatever its ratio
-_MAX_BUNDLE_BYTES = MAX_UNPACKED_BYTES + 16 * 1024 * 1024
+MAX_BUNDLE_BYTES = MAX_UNPACKED_BYTES + 16 * 1024 * 1024
 _CHUNK_BYTES = 256 * 1024
 _EPOCH = (1980, 1, 1, 0, 0, 0)
+_UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError)
+"""What zipfile raises for damaged archives (UnicodeDecodeError is a ValueError)."""
 _FROM = re.compile(r"FROM\s+\S", re.IGNORECASE)
 
 
@@ -48,13 +50,13 @@ def check_dockerfile(text: str) -> None:
     raise Invalid("no_from", "the Dockerfile does not begin with FROM", hint="Image(...).from_base")
 
 
-def pack(dockerfile: str, context: bytes, blobs: Blobs) -> Blob:
-    """Check the upload, write the bundle into the blobs and return what it is called.
+@contextmanager
+def packed(dockerfile: str, context: bytes) -> Iterator[Iterator[bytes]]:
+    """Check the upload and give the bundle's bytes, chunk by chunk, inside the block.
 
     Args:
         dockerfile: a text that `check_dockerfile` accepted.
         context: a zip file, or nothing.
-        blobs: where the bundle goes.
 
     Raises:
         TooLarge: ``context_too_large``.
@@ -68,7 +70,7 @@ def pack(dockerfile: str, context: bytes, blobs: Blobs) -> Blob:
             if context:
                 _copy_context(context, bundle)
         file.seek(0)
-        return blobs.put(_chunks(cast(BinaryIO, file)), limit_bytes=_MAX_BUNDLE_BYTES)
+        yield iter(lambda: file.read(_CHUNK_BYTES), b"")
 
 
 def _copy_context(context: bytes, bundle: zipfile.ZipFile) -> None:
@@ -79,7 +81,7 @@ def _copy_context(context: bytes, bundle: zipfile.ZipFile) -> None:
             for info in sorted(archive.infolist(), key=lambda entry: entry.filename):
                 if not info.is_dir():
                     left -= _copy_file(archive, info, bundle, left)
-    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError) as error:
+    except _UNREADABLE as error:
         raise Invalid("bad_zip", "the build context is no readable zip file") from error
 
 
@@ -113,6 +115,8 @@ def _problem(info: zipfile.ZipInfo) -> str | None:
         return "is a link or a special file"
     if info.flag_bits & 0x1:
         return "is encrypted"
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        return "is packed in an unusual way"
     if info.file_size > max(_SMALL_BYTES, info.compress_size * MAX_RATIO):
         return "unpacks to suspiciously much"
     return None
@@ -139,8 +143,3 @@ def _entry(name: str, mode: int) -> zipfile.ZipInfo:
     info.external_attr = (stat.S_IFREG | mode) << 16
     info.create_system = 3  # Unix, so that the mode counts
     return info
-
-
-def _chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
-        yield chunk

@@ -6,6 +6,7 @@ build the same image.
 """
 
 import re
+import threading
 from dataclasses import dataclass, field
 
 from loguru import logger
@@ -14,7 +15,7 @@ from chutes_core.base import ids
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError, Conflict, Forbidden, Invalid, NotFound
 from chutes_core.validator.catalog.builder import Builder, BuildFailed
-from chutes_core.validator.catalog.bundle import check_dockerfile, pack
+from chutes_core.validator.catalog.bundle import MAX_BUNDLE_BYTES, check_dockerfile, packed
 from chutes_core.validator.domain.accounts import DEVELOPER, Account
 from chutes_core.validator.domain.images import Image, ImageState
 from chutes_core.validator.store.database import Store
@@ -54,6 +55,7 @@ class Images:
         self._clock = clock
         self._builder = builder
         self._require_developer = require_developer
+        self._bundles = threading.Lock()  # equal bundles are one file, so a delete must not race
 
     def create(self, owner: Account, draft: ImageDraft) -> Image:
         """Check an upload, keep it as a pending image and return that.
@@ -67,23 +69,28 @@ class Images:
         image_id = ids.image_id(draft.username, draft.name, draft.tag)
         if self._store.images.get(image_id) is not None:
             raise _exists(draft)
-        blob = pack(draft.dockerfile, draft.context, self._store.blobs)
-        image = Image(
-            image_id=image_id,
-            user_id=owner.user_id,
-            username=owner.username,
-            name=draft.name,
-            tag=draft.tag,
-            readme=draft.readme,
-            public=draft.public,
-            dockerfile=draft.dockerfile,
-            bundle_sha256=blob.sha256,
-            bundle_bytes=blob.size_bytes,
-            state="pending",
-            error="",
-            created_at_s=self._clock.now_s(),
-        )
-        self._store.images.insert(image)
+        with packed(draft.dockerfile, draft.context) as chunks, self._bundles:
+            blob = self._store.blobs.put(chunks, limit_bytes=MAX_BUNDLE_BYTES)
+            image = Image(
+                image_id=image_id,
+                user_id=owner.user_id,
+                username=owner.username,
+                name=draft.name,
+                tag=draft.tag,
+                readme=draft.readme,
+                public=draft.public,
+                dockerfile=draft.dockerfile,
+                bundle_sha256=blob.sha256,
+                bundle_bytes=blob.size_bytes,
+                state="pending",
+                error="",
+                created_at_s=self._clock.now_s(),
+            )
+            try:
+                self._store.images.insert(image)
+            except ChutesError:
+                self._drop_bundle(blob.sha256)
+                raise
         logger.bind(image=image.full_name, bytes=blob.size_bytes).info("Image uploaded")
         return image
 
@@ -145,17 +152,16 @@ class Images:
         image = self.get(owner, reference)
         if image.user_id != owner.user_id:
             raise Forbidden("not_owner", "the image belongs to another user")
-        with self._store.transaction():
-            if self._store.chutes.of_image(image.image_id):
-                raise Conflict(
-                    "image_in_use",
-                    f"a chute runs on {image.full_name}",
-                    hint="delete the chute first",
-                )
-            self._store.images.delete(image.image_id)
-            unused = not self._store.images.bundle_in_use(image.bundle_sha256)
-        if unused:
-            self._store.blobs.delete(image.bundle_sha256)
+        with self._bundles:
+            with self._store.transaction():
+                if self._store.chutes.of_image(image.image_id):
+                    raise Conflict(
+                        "image_in_use",
+                        f"a chute runs on {image.full_name}",
+                        hint="delete the chute first",
+                    )
+                self._store.images.delete(image.image_id)
+            self._drop_bundle(image.bundle_sha256)
         return image
 
     def log(self, image_id: str, *, after: int) -> tuple[LogLine, ...]:
@@ -183,6 +189,10 @@ class Images:
         if len(draft.readme.encode()) > MAX_README_BYTES:
             raise Invalid("readme_too_large", f"the readme is over {MAX_README_BYTES} bytes")
         check_dockerfile(draft.dockerfile)
+
+    def _drop_bundle(self, sha256: str) -> None:
+        if not self._store.images.bundle_in_use(sha256):
+            self._store.blobs.delete(sha256)
 
     def _find(self, viewer: Account, reference: str) -> Image | None:
         full, _, tag = reference.rpartition(":")

@@ -40,6 +40,7 @@ class Store:
     def __init__(self, path: Path | str, *, clock: Clock | None = None) -> None:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(mode=0o600)  # before SQLite makes it readable for everybody
         self._connection = Connection(path)
         migrations.apply(Database(self._connection.raw, execute_plugins=False))
         connection = self._connection

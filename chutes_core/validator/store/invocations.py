@@ -45,11 +45,6 @@ class InvocationRows:
         sql = "SELECT count(*) FROM invocations WHERE chute_id=?"
         return self._db.number(sql, (chute_id,))
 
-    def last_used_of_keys(self) -> dict[str, int]:
-        """Return key id -> Unix seconds of its last call."""
-        rows = self._db.all("SELECT key_id, max(started_at_us) AS at FROM invocations GROUP BY 1")
-        return {row["key_id"]: row["at"] // 1_000_000 for row in rows}
-
     def drained(self) -> dict[str, int]:
         """Return worker -> the last sequence that is wholly in the store."""
         return {row["worker"]: row["sequence"] for row in self._db.all("SELECT * FROM drained")}
