@@ -167,3 +167,19 @@ def test_nothing_measured_burns(client, key, store):
     outcome = run_until(setter, client, Submitted)
     owner = client.metagraph().by_hotkey(client.subnet().owner_hotkey)
     assert outcome.weights == {owner.uid: 65_535}
+
+
+def test_a_padded_vector_passes_the_subnets_minimum(client, key, store):
+    """Owner at weight one and idle uids at zero make up the count that the chain asks for."""
+    worker, idle = registered(client, key, "//Miner1"), registered(client, key, "//Miner2")
+    sudo(
+        client,
+        key,
+        bt.calls.AdminUtils.sudo_set_min_allowed_weights(
+            netuid=client.netuid, min_allowed_weights=3
+        ),
+    )
+    setter = WeightSetter(client, key("//Validator1//hotkey"), store.epochs, Source(worker))
+    outcome = run_until(setter, client, Submitted)
+    owner = client.metagraph().by_hotkey(client.subnet().owner_hotkey)
+    assert outcome.weights == {owner.uid: 1, worker.uid: 65_535, idle.uid: 0}
