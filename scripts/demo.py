@@ -7,7 +7,6 @@ in are used: the command line, HTTP, and a chain connection of its own.
 
 import argparse
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -19,14 +18,14 @@ from types import FrameType
 from typing import Any
 
 import httpx
-from bittensor_core import Keypair
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from chutes_core.base.errors import ChutesError, Unavailable
 from chutes_core.base.units import RAO_PER_TAO, format_tao
-from scripts.chain_look import find_weights, incentives, transfer
-from scripts.localnet import HOTKEY, ROOT, Localnet, miner_hotkey, wait_until, write_wallet
+from scripts.chain_look import find_weights, incentives
+from scripts.localnet import ROOT, Localnet, miner_hotkey, wait_until
+from scripts.localuser import LocalUser
 
 TEXTS = (
     "That is a happy person",
@@ -36,7 +35,6 @@ TEXTS = (
 )
 STREAMED = "Miners are paid for the GPUs that really do the work."
 IDLE_MINER = 3
-U16_MAX = 65_535
 
 
 @dataclass
@@ -46,9 +44,8 @@ class Story:
     net: Localnet
     started: float = field(default_factory=time.monotonic)
     summary: dict[str, Any] = field(default_factory=dict)
-    validator_url: str = ""
     validator_hotkey: str = ""
-    api_key: str = ""
+    user: LocalUser = field(init=False)
 
     def say(self, text: str) -> None:
         """Print a step with the time since the start."""
@@ -57,34 +54,6 @@ class Story:
     def show(self, text: str) -> None:
         """Print a detail of a step."""
         print(f"          {text}", flush=True)
-
-    def chutes(self, *arguments: str, cwd: Path = ROOT) -> dict[str, Any]:
-        """Run the `chutes` command with --json and return its answer."""
-        environ = {
-            **os.environ,
-            "CHUTES_API_URL": self.validator_url,
-            "CHUTES_CONFIG_PATH": str(self.net.folder / "user" / "config.ini"),
-        }
-        if self.api_key:
-            environ["CHUTES_API_KEY"] = self.api_key
-        command = [str(Path(sys.executable).with_name("chutes")), *arguments, "--json"]
-        done = subprocess.run(
-            command, cwd=cwd, env=environ, capture_output=True, text=True, check=False, timeout=400
-        )
-        if done.returncode != 0:
-            shown = " ".join(arguments)
-            raise Unavailable("command_failed", f"chutes {shown}: {done.stdout}{done.stderr}")
-        answer: dict[str, Any] = json.loads(done.stdout)
-        return answer
-
-    def get(self, path: str) -> dict[str, Any]:
-        """GET from the validator with the user's key."""
-        answer = httpx.get(
-            self.validator_url + path, headers={"Authorization": f"Bearer {self.api_key}"}
-        )
-        answer.raise_for_status()
-        body: dict[str, Any] = answer.json()
-        return body
 
 
 def main() -> int:
@@ -138,9 +107,10 @@ def start_network(story: Story) -> None:
     story.show(f"{net.chain.url}, genesis {net.chain.genesis_hash[:18]}…")
     story.say("starting a validator (its hotkey and coldkeypub only)")
     validator = net.start_validator(1)
-    story.validator_url = str(validator.ready["url"])
+    url = str(validator.ready["url"])
+    story.user = LocalUser(net, url)
     story.validator_hotkey = str(validator.ready["hotkey"])
-    story.show(f"{story.validator_url}, hotkey {story.validator_hotkey}")
+    story.show(f"{url}, hotkey {story.validator_hotkey}")
     story.say("registering three miners by extrinsic, starting two (the third stays idle)")
     for number in (1, 2, IDLE_MINER):
         net.register_miner(number)
@@ -148,7 +118,7 @@ def start_network(story: Story) -> None:
     for number in (1, 2):
         net.start_miner(number)
     summary |= {
-        "gateway_url": story.validator_url,
+        "gateway_url": url,
         "chain_url": net.chain.url,
         "netuid": net.chain.netuid,
         "validator_hotkeys": [story.validator_hotkey],
@@ -158,47 +128,32 @@ def start_network(story: Story) -> None:
 
 def become_user(story: Story) -> None:
     """Create a wallet, register, pay by a transfer, make a key."""
+    user = story.user
     story.say("a user creates a wallet, registers and pays 1 TAO by a transfer")
-    wallets = story.net.folder / "user" / "wallets"
-    coldkey = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
-    hotkey = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
-    write_wallet(wallets, "demo", coldkey, hotkey, with_coldkey=True)
-    account = story.chutes(
-        *("register", "--username", "demo", "--wallet-path", str(wallets)),
-        *("--wallet-name", "demo", "--hotkey", HOTKEY, "--yes"),
-    )
-    address = str(account["payment_address"])
-    story.show(f"account {account['user_id']}, own payment address {address}")
-    chain = story.net.chain.url
-    alice = Keypair.create_from_uri("//Alice")
-    transfer(chain, alice, coldkey.ss58_address, 5 * RAO_PER_TAO)  # the devnet's faucet
-    transfer(chain, coldkey, address, RAO_PER_TAO)
-    key = story.chutes("keys", "create", "--name", "demo", "--admin")
-    story.api_key = str(key["secret_key"])
-    story.summary["api_key"] = story.api_key
-    wait_until(lambda: balance_rao(story) == RAO_PER_TAO, 60, "the payment to be credited")
+    account = user.register()
+    story.show(f"account {account['user_id']}, own payment address {account['payment_address']}")
+    user.pay(RAO_PER_TAO)
     story.show("credited after finality: 1.000000000 TAO")
+    story.summary["api_key"] = user.make_key()
 
 
 def deploy_chutes(story: Story) -> None:
     """Build and deploy both examples and wait until they are hot."""
-    examples = ROOT / "examples"
     for name in ("embeddings", "stream"):
         story.say(f"building and deploying examples/{name}.py")
-        story.chutes("build", f"{name}:chute", "--wait", cwd=examples)
+        chute = story.user.deploy(name)
         story.show("build: skipped (process runtime); the miner makes a venv from the image")
-        chute = story.chutes("deploy", f"{name}:chute", "--accept-fee", cwd=examples)
         story.show(f"chute {chute['chute_id']}, version {chute['version']}")
     for name in ("embeddings", "stream"):
         story.say(f"waiting for {name}: launch, graval proof, sealed start")
-        story.chutes("warmup", name)
+        story.user.chutes("warmup", name)
         story.show("hot")
 
 
 def call_embeddings(story: Story) -> None:
     """Embed four sentences and compare the first with the others."""
     story.say("calling /v1/embeddings (all-MiniLM-L6-v2) through gateway, relay and runner")
-    answer = _post(story, "/v1/embeddings", {"model": "embeddings", "input": list(TEXTS)})
+    answer = story.user.post("/v1/embeddings", {"model": "embeddings", "input": list(TEXTS)})
     vectors = [item["embedding"] for item in answer.json()["data"]]
     similarities = {
         text: round(sum(a * b for a, b in zip(vectors[0], vector, strict=True)), 4)
@@ -210,18 +165,18 @@ def call_embeddings(story: Story) -> None:
     story.summary["invocations"] = [answer.headers["X-Chutes-InvocationID"]]
     # A few more calls, so that the miner has been paid for more than one.
     for text in TEXTS:
-        more = _post(story, "/v1/embeddings", {"model": "embeddings", "input": text})
+        more = story.user.post("/v1/embeddings", {"model": "embeddings", "input": text})
         story.summary["invocations"].append(more.headers["X-Chutes-InvocationID"])
 
 
 def call_stream(story: Story) -> None:
     """Call the streaming chute and show the words as they come."""
     story.say("calling the streaming chute (server-sent events)")
-    url = f"{story.validator_url}/c/demo-stream/stream"
+    user = story.user
+    url = f"{user.url}/c/demo-stream/stream"
     words: list[str] = []
-    headers = {"Authorization": f"Bearer {story.api_key}"}
     body = {"text": STREAMED, "delay_ms": 60}
-    with httpx.stream("POST", url, json=body, headers=headers, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, headers=user.headers, timeout=60) as answer:
         if answer.status_code != 200:
             answer.read()
             raise Unavailable("stream_failed", f"{answer.status_code} {answer.text}")
@@ -240,19 +195,15 @@ def show_money(story: Story) -> None:
     """Show that the ledger charged exactly the calls that were made."""
     story.say("the ledger")
     made = set(story.summary["invocations"])
-
-    def lines() -> list[dict[str, Any]]:
-        items = story.get("/users/me/statement?limit=100")["items"]
-        return [item for item in items if item["kind"] == "invocation"]
-
-    wait_until(lambda: len(lines()) >= len(made), 30, "the calls to be settled")
-    charged = {str(line["key"]).removeprefix("invocation:"): -int(line["rao"]) for line in lines()}
-    if set(charged) != made:
-        raise Unavailable("ledger_differs", f"charged {sorted(charged)}, made {sorted(made)}")
-    total = sum(charged.values())
-    for invocation, rao in charged.items():
+    user = story.user
+    wait_until(lambda: len(user.charges()) >= len(made), 30, "the calls to be settled")
+    charges = user.charges()
+    if {invocation for invocation, _ in charges} != made or len(charges) != len(made):
+        raise Unavailable("ledger_differs", f"charged {charges}, made {sorted(made)}")
+    for invocation, rao in charges:
         story.show(f"invocation {invocation}: {rao} rao")
-    left = balance_rao(story)
+    total = sum(rao for _, rao in charges)
+    left = user.balance_rao()
     if left != RAO_PER_TAO - total:
         raise Unavailable("ledger_differs", f"balance {left}, charges {total}")
     story.show(f"charged {total} rao for {len(made)} calls; balance {format_tao(left)} TAO")
@@ -262,7 +213,7 @@ def show_money(story: Story) -> None:
 def show_verdicts(story: Story) -> None:
     """Show what attestation said of the instances that answered."""
     story.say("graval verdicts (profile test: a CPU stands in for each GPU)")
-    verdicts = story.get("/verdicts")["items"]
+    verdicts = story.user.get("/verdicts")["items"]
     for proof in verdicts:
         for gpu in proof["gpus"]:
             story.show(
@@ -304,27 +255,10 @@ def show_weights(story: Story) -> None:
     }
 
 
-def balance_rao(story: Story) -> int:
-    """Return the user's balance as the ledger has it."""
-    return int(story.get("/users/me/statement?limit=1")["balance_rao"])
-
-
-def _post(story: Story, path: str, body: dict[str, Any]) -> httpx.Response:
-    answer = httpx.post(
-        story.validator_url + path,
-        json=body,
-        headers={"Authorization": f"Bearer {story.api_key}"},
-        timeout=120,
-    )
-    if answer.status_code != 200:
-        raise Unavailable("call_failed", f"{path}: {answer.status_code} {answer.text}")
-    return answer
-
-
 def _keep(story: Story) -> None:
     story.say("the network stays up; Ctrl-C ends it")
-    story.show(f"gateway  {story.validator_url}")
-    story.show(f"API key  {story.api_key}")
+    story.show(f"gateway  {story.user.url}")
+    story.show(f"API key  {story.user.api_key}")
     story.show(f"chain    {story.net.chain.url} (netuid {story.net.chain.netuid})")
     while True:
         signal.pause()

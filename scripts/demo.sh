@@ -4,4 +4,8 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh validator,miner,devnet
+# Everything that libraries cache or put aside stays inside the checkout.
+export BITTENSOR_RUNTIME_CACHE_DIR="$PWD/.cache/chain" PIP_CACHE_DIR="$PWD/.cache/pip"
+export TMPDIR="$PWD/.cache/tmp"
+mkdir -p "$TMPDIR"
 exec .venv/bin/python scripts/demo.py "$@"
