@@ -126,7 +126,31 @@ def _signal_socket() -> socket.socket:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: None)
     signal.set_wakeup_fd(writing.detach(), warn_on_full_buffer=False)
+    _keep_from_children()
     return reading
+
+
+def _keep_from_children() -> None:
+    """Let children that user code forks have default signals: theirs are not our end.
+
+    Blocked across the fork, for a signal may come before the child has dropped our handlers.
+    """
+    ours = {signal.SIGTERM, signal.SIGINT}
+    before = threading.local()
+
+    def block() -> None:
+        before.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ours)
+
+    def unblock() -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before.mask)
+
+    def reset() -> None:
+        signal.set_wakeup_fd(-1)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        unblock()
+
+    os.register_at_fork(before=block, after_in_parent=unblock, after_in_child=reset)
 
 
 def _watch_signals(signals: socket.socket, lifecycle: Lifecycle, grace_s: float) -> None:

@@ -107,7 +107,7 @@ class Exchange:
         """Note (from the chute's loop) that a piece of the request has been read."""
         self._loop.call_soon_threadsafe(self._window.release)
 
-    def _arrived(self, piece: Piece, settled: bool) -> None:  # called by the loop
+    def _arrived(self, piece: Piece, settled: bool) -> None:
         self._outbox.put_nowait(piece)
         self._settled = self._settled or settled
         if self._settled and self.over:
@@ -139,15 +139,13 @@ class ChuteSide:
         self._posted = 0
         self.waiting = False
 
-    def begin(
-        self, app: AsgiApp, scope: Scope, body: bytes, more: bool
-    ) -> None:  # called by the loop
+    def begin(self, app: AsgiApp, scope: Scope, body: bytes, more: bool) -> None:
         """Start the application with the first piece of its request."""
         self._inbox.append({"type": "http.request", "body": body, "more_body": more})
         self._method = scope["method"]
         self._task = asyncio.ensure_future(self._run(app, scope))
 
-    def deliver(self, body: bytes, more: bool) -> None:  # called by the loop
+    def deliver(self, body: bytes, more: bool) -> None:
         """Take another piece of the request."""
         self._inbox.append({"type": "http.request", "body": body, "more_body": more})
         self._arrived.set()

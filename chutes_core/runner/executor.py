@@ -73,7 +73,8 @@ class Executor:
         listening = asyncio.ensure_future(_listen(link, exchange, service.app, head))
         try:
             if not await self._answer(link, exchange):
-                return await listening  # the caller has left, or broke the protocol
+                # the caller has left or broke the protocol; else the instance ends
+                return listening.done() and listening.result()
             return await _rest_of_request(listening, exchange)
         except BaseException:
             exchange.leave()

@@ -2,7 +2,8 @@
 
 Path: server accepts -> Link -> session reads frames, proof and executor write theirs.
 Invariant: at most one receive runs at a time and is never cancelled half-way, so watching for the
-peer's end while a call runs loses no frame; a peer that stops reading for WRITE_STALL_S is cut.
+peer's end while a call runs loses no frame; a peer that stops reading for WRITE_STALL_S
+(CLOSE_STALL_S at the end) is cut.
 """
 
 import asyncio
@@ -14,6 +15,7 @@ from chutes_core.wire.launch import FrameError
 from chutes_core.wire.model import Message
 
 WRITE_STALL_S = 120.0
+CLOSE_STALL_S = 2.0
 MAX_CODE = 64
 MAX_MESSAGE = 4000
 MAX_HINT = 1000
@@ -101,7 +103,11 @@ class Link:
             await asyncio.wait({self._ahead})
             if not self._ahead.cancelled():
                 self._ahead.exception()  # seen: nobody is left to hear of it
-        await self._connection.close()
+        stalled = asyncio.get_running_loop().call_later(CLOSE_STALL_S, self.abort)
+        try:
+            await self._connection.close()
+        finally:
+            stalled.cancel()
 
     async def _receive(self) -> Frame | None:
         try:

@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -29,8 +30,10 @@ WAIT_S = 30.0
 
 CHUTE = """
 import asyncio
+import multiprocessing
 import os
 import threading
+import time
 from pathlib import Path
 
 from chutes.chute import Chute, NodeSelector
@@ -79,6 +82,7 @@ def hold(self) -> str:
 
 @chute.cord()
 async def block_the_loop(self) -> str:
+    Path(os.environ["MARK"]).write_text("blocked")
     release.wait(30)
     return "blocked"
 
@@ -92,6 +96,15 @@ async def break_off(self):
 @chute.cord()
 async def leave_process(self) -> str:
     raise SystemExit(7)
+
+
+@chute.cord()
+async def end_a_child(self) -> int:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    child.terminate()
+    child.join()
+    return child.exitcode
 
 
 @chute.cord(public_api_path="/size")
@@ -237,6 +250,14 @@ class Runner:
         return self.process.stderr.read()
 
 
+def wait_for_text(path: Path, text: str) -> None:
+    """Wait until a chute has written it: another process, so there is nothing else to wait on."""
+    deadline = time.monotonic() + WAIT_S
+    while not path.exists() or path.read_text() != text:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
 def expect(connection: BlockingConnection, kind: FrameKind) -> Frame:
     frame = connection.receive(WAIT_S)
     assert frame.kind is kind, frame
@@ -299,6 +320,12 @@ def launch(gpus: int, environ: dict[str, str]) -> Runner:
         ready_ms=round((time.monotonic() - begun) * 1000),
         gpus=gpus,
     )
+
+
+@pytest.fixture(name="wait_for_text", scope="session")
+def wait_for_text_fixture() -> Callable[[Path, str], None]:
+    """Return the function, for test modules import nothing from here."""
+    return wait_for_text
 
 
 @pytest.fixture(scope="module")

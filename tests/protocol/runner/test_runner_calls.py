@@ -150,6 +150,12 @@ async def test_a_cord_that_leaves_the_process_does_not_end_the_instance(caller):
     assert (await caller.call("/v1/echo", {"text": "after"}))[0] == 200
 
 
+async def test_signals_of_a_forked_child_are_not_the_instances(caller):
+    """A child that the chute forks and terminates dies alone."""
+    assert await caller.call("/end_a_child", arguments()) == (200, b"-15")
+    assert (await caller.call("/v1/echo", {"text": "after"}))[0] == 200
+
+
 async def test_calls_side_by_side_up_to_the_concurrency(serving, caller, other):
     """Two connections hold both slots; a third call is refused at once and its connection lives."""
     third = Caller(await serving.open())
@@ -169,17 +175,19 @@ async def test_calls_side_by_side_up_to_the_concurrency(serving, caller, other):
     await third.connection.close()
 
 
-async def test_a_chute_that_blocks_its_loop_does_not_block_the_session(serving, start_runner, mark):
+async def test_a_chute_that_blocks_its_loop_does_not_block_the_session(
+    start_runner, tmp_path, wait_for_text
+):
     """While an async cord blocks, PING, RENEW and refusals are answered at once."""
     runner = start_runner()
     await asyncio.to_thread(runner.prove)
-    started = await asyncio.to_thread(runner.start, mark, concurrency=1)
+    mark = tmp_path / "mark"
+    started = await asyncio.to_thread(runner.start, str(mark), concurrency=1)
     assert started.kind is FrameKind.STARTED
     blocker, free = Caller(await runner.open()), Caller(await runner.open())
     await blocker.begin("/block_the_loop", json.dumps(arguments()).encode())
-    code = ""
-    while code != "at_capacity":  # until CALL has been read on the other connection
-        code, _ = await free.call("/v1/echo", {"text": "?"})
+    await asyncio.to_thread(wait_for_text, mark, "blocked")
+    assert await free.call("/v1/echo", {"text": "?"}) == ("at_capacity", b"")
     await free.connection.send(FrameKind.PING, b"alive")
     assert (await free.next()).payload == b"alive"
     await free.connection.send_json(FrameKind.RENEW, {"lease_until_s": 4_000_000_000})

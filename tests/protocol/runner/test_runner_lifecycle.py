@@ -68,13 +68,6 @@ def begin_call(connection, path):
     connection.send(FrameKind.END)
 
 
-def wait_for_text(path, text):
-    deadline = time.monotonic() + 20
-    while not path.exists() or path.read_text() != text:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)  # another process writes it
-
-
 def test_started_names_the_cords(proven, mark_path):
     """STARTED carries each cord with its paths, and a repeated START gets the same answer."""
     frame = proven.start(str(mark_path))
@@ -135,7 +128,7 @@ def test_stop_runs_shutdown_hooks_and_exits_0(proven, mark_path):
     assert "scale down" in errors
 
 
-def test_stop_lets_running_calls_finish_and_refuses_new_ones(proven, mark_path):
+def test_stop_lets_running_calls_finish_and_refuses_new_ones(proven, mark_path, wait_for_text):
     """A running call gets its answer during the grace time; a new one gets ERROR draining."""
     proven.start(str(mark_path), code=SLOW_END)
     with proven.blocking(generation=1) as busy, proven.blocking(generation=1) as other:
@@ -168,15 +161,14 @@ def test_sigterm_runs_shutdown_hooks_and_exits_0(proven, mark_path):
     assert proven.children() == []
 
 
-def test_sigterm_ends_an_instance_whose_loop_is_blocked(start_runner, mark_path):
+def test_sigterm_ends_an_instance_whose_loop_is_blocked(start_runner, mark_path, wait_for_text):
     """User code that blocks the main thread cannot hold the process."""
     runner = start_runner(CHUTES_RUNNER_SHUTDOWN_HOOKS_S="0.2", CHUTES_RUNNER_SIGTERM_GRACE_S="0.2")
     runner.prove()
     runner.start(str(mark_path))
-    with runner.blocking(generation=1) as connection, runner.blocking(generation=1) as other:
+    with runner.blocking(generation=1) as connection:
         begin_call(connection, "/block_the_loop")
-        other.send(FrameKind.PING)
-        other.receive(10)
+        wait_for_text(mark_path, "blocked")
         runner.process.send_signal(signal.SIGTERM)
         assert runner.wait() == 0
 
