@@ -14,11 +14,10 @@ from chutes_core.devnet.codec import Codec
 from chutes_core.devnet.extrinsics import TransactionRefused, decode_extrinsic
 from chutes_core.devnet.pallets.subtensor import neurons
 from chutes_core.devnet.pallets.subtensor.neurons import PALLET
+from chutes_core.devnet.pallets.subtensor.staking import ALPHA_PRICE_RAO
 from chutes_core.devnet.scale import octets
 from chutes_core.devnet.state import StateView
 from chutes_core.devnet.version import SPEC_NAME
-
-ALPHA_PRICE = 1_000_000_000  # rao per alpha: one to one
 
 _LENGTH_BYTES = 4
 _METADATA_V15 = 15
@@ -282,7 +281,7 @@ def _empty_methods(codec: Codec) -> dict[str, Method]:
 
     def prices(view: StateView) -> list[dict[str, int]]:
         return [
-            {"netuid": int(netuid), "price": ALPHA_PRICE}
+            {"netuid": int(netuid), "price": ALPHA_PRICE_RAO}
             for netuid, added in view.items(PALLET, "NetworksAdded")
             if added
         ]
@@ -291,7 +290,7 @@ def _empty_methods(codec: Codec) -> dict[str, Method]:
         return int(view.get(PALLET, "NetworkMinLockCost"))
 
     methods: dict[str, Method] = {
-        "SwapRuntimeApi_current_alpha_price": lambda _view, _netuid: ALPHA_PRICE,
+        "SwapRuntimeApi_current_alpha_price": lambda _view, _netuid: ALPHA_PRICE_RAO,
         "SwapRuntimeApi_current_alpha_price_all": prices,
         "SubnetRegistrationRuntimeApi_get_network_registration_cost": lock_cost,
     }

@@ -276,6 +276,21 @@ def test_stake_goes_in_and_out(net):
     assert net.get("TotalHotkeyAlpha", hotkey, 1) == 10_000 * RAO_PER_TAO
 
 
+def test_stake_with_a_price_limit(net):
+    """The price is one; a buyer's lower and a seller's higher limit refuse."""
+    call = {"hotkey": net.address(VALIDATOR), "netuid": 1, "allow_partial": False}
+    buy = {"amount_staked": RAO_PER_TAO, **call}
+    low = net.run("//Bob", "SubtensorModule", "add_stake_limit", limit_price=10**9 - 1, **buy)
+    assert low.error == "SlippageTooHigh"
+    fair = net.run("//Bob", "SubtensorModule", "add_stake_limit", limit_price=10**9, **buy)
+    assert fair.error is None
+    sell = {"amount_unstaked": RAO_PER_TAO, **call}
+    high = net.run("//Bob", "SubtensorModule", "remove_stake_limit", limit_price=10**9 + 1, **sell)
+    assert high.error == "SlippageTooHigh"
+    sold = net.run("//Bob", "SubtensorModule", "remove_stake_limit", limit_price=10**9, **sell)
+    assert sold.error is None
+
+
 def test_a_new_subnet_costs_its_lock_and_starts_when_called(net):
     """register_network gives netuid 2; only its owner starts it, once."""
     hotkey = net.address("//Dave//hotkey")

@@ -12,6 +12,7 @@ from chutes_core.devnet.pallets.subtensor.neurons import PALLET
 from chutes_core.devnet.state import StateView, StateWriter
 
 MIN_STAKE_RAO = 2_000_000
+ALPHA_PRICE_RAO = 1_000_000_000  # per alpha: one to one
 
 _ONE = 1 << 64  # FixedU128 has 64 fractional bits
 
@@ -59,7 +60,9 @@ def emit(state: StateWriter, hotkey: str, netuid: int, alpha: int) -> None:
 
 
 def add_stake(context: Context, origin: Origin, call: Call) -> None:
-    """Stake TAO to a hotkey."""
+    """Stake TAO to a hotkey, unless alpha costs more than ``limit_price`` where one is given."""
+    if int(call.args.get("limit_price", ALPHA_PRICE_RAO)) < ALPHA_PRICE_RAO:
+        raise ModuleFailure(PALLET, "SlippageTooHigh")
     state, coldkey = context.state, origin.signed()
     hotkey, netuid = str(call.args["hotkey"]), int(call.args["netuid"])
     tao_rao = int(call.args["amount_staked"])
@@ -74,7 +77,9 @@ def add_stake(context: Context, origin: Origin, call: Call) -> None:
 
 
 def remove_stake(context: Context, origin: Origin, call: Call) -> None:
-    """Turn stake back into TAO of the coldkey."""
+    """Turn stake back into TAO, unless alpha sells below ``limit_price`` where one is given."""
+    if int(call.args.get("limit_price", ALPHA_PRICE_RAO)) > ALPHA_PRICE_RAO:
+        raise ModuleFailure(PALLET, "SlippageTooHigh")
     state, coldkey = context.state, origin.signed()
     hotkey, netuid = str(call.args["hotkey"]), int(call.args["netuid"])
     alpha = int(call.args["amount_unstaked"])
@@ -109,4 +114,9 @@ def _write(
     state.put(PALLET, "TotalHotkeyAlpha", hotkey, netuid, pool)
 
 
-CALLS: dict[str, Handler] = {"add_stake": add_stake, "remove_stake": remove_stake}
+CALLS: dict[str, Handler] = {
+    "add_stake": add_stake,
+    "add_stake_limit": add_stake,
+    "remove_stake": remove_stake,
+    "remove_stake_limit": remove_stake,
+}
