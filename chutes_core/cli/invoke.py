@@ -16,6 +16,7 @@ from chutes_core.base.errors import Denied, Invalid, NotFound
 from chutes_core.cli import session
 from chutes_core.cli.options import json_option, note
 from chutes_core.cli.records import quoted
+from chutes_core.sdk.answers import broken_off
 from chutes_core.sdk.client import ApiClient
 
 INVOCATION_HEADER = "X-Chutes-InvocationID"
@@ -73,6 +74,8 @@ def invoke(
         )
         try:
             _print(answer, stream=stream, as_json=as_json)
+        except httpx.TransportError as error:
+            raise broken_off(error, invocation_id=answer.headers.get(INVOCATION_HEADER)) from error
         finally:
             answer.close()
 

@@ -5,6 +5,7 @@ instead of the deployed one. Invariant: nothing is attested or metered here, and
 loopback one unless another is asked for.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -52,7 +53,8 @@ def run(chute_ref: str, dev: bool, host: str, port: int, debug: bool, as_json: b
         chute, lifespan="on", log_level="debug" if debug else "warning", access_log=debug
     )
     server = uvicorn.Server(config)
-    server.run(sockets=[listener])
+    with contextlib.suppress(SystemExit):  # uvicorn's own exit code would mean "unreachable"
+        server.run(sockets=[listener])
     if not server.started:
         raise Invalid("startup_failed", "a start-up hook failed", hint="see the traceback above")
 

@@ -56,6 +56,18 @@ def unreachable(url: str, error: Exception) -> errors.Unavailable:
     )
 
 
+def broken_off(error: Exception, *, invocation_id: str | None = None) -> errors.ProtocolError:
+    """Return the error for an answer that began and did not end."""
+    facts = {} if invocation_id is None else {"invocation_id": invocation_id}
+    return errors.ProtocolError(
+        "broken_off",
+        f"the answer ended early: {type(error).__name__}",
+        hint="what came so far is incomplete; call again",
+        http_status=200,
+        **facts,
+    )
+
+
 def _document(body: bytes) -> dict[str, Any]:
     try:
         document = json.loads(body)

@@ -232,6 +232,8 @@ def _one_line(value: str, what: str) -> str:
         raise Invalid("empty_argument", f"{what} is empty")
     if "\n" in text or "\r" in text:
         raise Invalid("line_break", f"{what} may not contain a line break")
+    if text.endswith("\\") and what != "value":
+        raise Invalid("line_break", f"{what} may not end in a backslash, which joins lines")
     return text
 
 

@@ -17,7 +17,7 @@ from pydantic.errors import PydanticUserError
 
 from chutes_core.base.errors import ProtocolError
 from chutes_core.sdk import credentials
-from chutes_core.sdk.answers import error_of, unreachable
+from chutes_core.sdk.answers import broken_off, error_of, unreachable
 from chutes_core.sdk.client import new_timeout, uses_proxy
 from chutes_core.sdk.config import ClientConfig, load_config
 
@@ -59,13 +59,17 @@ async def stream_cord(
     async with _client(base) as client:
         try:
             answer = await client.send(request, stream=True)
-            if answer.status_code >= 400:
-                raise error_of(answer.status_code, answer.headers, await answer.aread())
-            async with aclosing(answer):
-                async for chunk in answer.aiter_text():
-                    yield chunk
+            refusal = await answer.aread() if answer.status_code >= 400 else None
         except httpx.TransportError as error:
             raise unreachable(base, error) from error
+        async with aclosing(answer):
+            if refusal is not None:
+                raise error_of(answer.status_code, answer.headers, refusal)
+            try:
+                async for chunk in answer.aiter_text():
+                    yield chunk
+            except httpx.TransportError as error:
+                raise broken_off(error) from error
 
 
 def _request(

@@ -125,6 +125,8 @@ def test_empty_environment_value_is_allowed():
         lambda i: i.apt_install("git; evil"),
         lambda i: i.run_command("one\nRUN two"),
         lambda i: i.run_command("one \\"),
+        lambda i: i.add("x", "/x\\"),
+        lambda i: i.set_user("root\\"),
         lambda i: i.run_command("  "),
         lambda i: i.with_entrypoint(),
         lambda i: i.apt_install([]),

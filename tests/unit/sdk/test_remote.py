@@ -22,6 +22,7 @@ class Server:
     def __init__(self) -> None:
         self.answer: tuple[int, str, bytes] = (200, "application/json", b"null")
         self.requests: list[dict] = []
+        self.cut = 0
         server = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -34,7 +35,7 @@ class Server:
                 status, kind, answer = server.answer
                 self.send_response(status)
                 self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(answer)))
+                self.send_header("Content-Length", str(len(answer) + server.cut))
                 self.end_headers()
                 self.wfile.write(answer)
 
@@ -114,6 +115,20 @@ async def test_refusals_are_typed(server, remote):
     with pytest.raises(errors.PaymentRequired):
         async for _ in remote[1](1):
             pass
+
+
+async def test_a_stream_that_is_cut_raises(server, remote):
+    """A stream that ends before its length is an error after what came."""
+    server.answer, server.cut = (200, "text/event-stream", b"data: 1\n\n"), 5
+    seen = []
+
+    async def read() -> None:
+        async for text in remote[1](2):
+            seen.append(text)
+
+    with pytest.raises(errors.ProtocolError, match="broken_off"):
+        await read()
+    assert seen == ["data: 1\n\n"]
 
 
 async def test_a_result_that_breaks_its_hint_is_a_protocol_error(server, remote):
