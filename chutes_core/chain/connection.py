@@ -108,6 +108,10 @@ class Connection:
                     self._drop()
                 raise
 
+    def sleep(self, seconds: float) -> None:
+        """Wait between two calls, without keeping others from calling."""
+        self._sleep(seconds)
+
     def monotonic_s(self) -> float:
         """Return the clock by which time limits over several calls are kept."""
         return self._monotonic()

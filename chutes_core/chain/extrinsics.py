@@ -8,7 +8,6 @@ stored outbox that survives a crash of this process comes with a later issue; un
 asks the chain what happened (its neuron's last update) before it sends again.
 """
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
@@ -23,6 +22,7 @@ ERA_BLOCKS = 64
 """Blocks for which a signature is good; afterwards an extrinsic that is in none of them is dead."""
 _UNCLEAR_S = 30.0
 """How long to look for an extrinsic whose submission failed without a reason from the node."""
+_MAX_POLL_S = 3.0
 
 Build = Callable[[bt.RpcSubstrate], Awaitable[Any]]
 
@@ -41,6 +41,7 @@ class _Signed:
     extrinsic: Any
     extrinsic_hash: str
     from_block: int
+    poll_s: float
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,8 @@ async def _sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> _Signe
     extrinsic = await substrate.raw.create_signed_extrinsic(
         call, signer, nonce=next_index, era={"period": ERA_BLOCKS, "current": number}
     )
-    return _Signed(extrinsic, extrinsic.extrinsic_hash, number + 1)
+    poll_s = min(await substrate.block_time() / 2, _MAX_POLL_S)
+    return _Signed(extrinsic, extrinsic.extrinsic_hash, number + 1, poll_s)
 
 
 def _send(connection: Connection, signed: _Signed, signer: Any, doing: str) -> bt.ChainError | None:
@@ -149,6 +151,7 @@ def _await_finality(
             )
         if connection.monotonic_s() >= deadline_s:
             return None
+        connection.sleep(signed.poll_s)
 
 
 class _Search:
@@ -162,10 +165,8 @@ class _Search:
     async def advance(
         self, substrate: bt.RpcSubstrate
     ) -> tuple[bt.ExtrinsicResult, int, str] | None:
-        """Look at every block finalized since; where there is none yet, wait for half a block."""
+        """Look at every block finalized since the last look."""
         finalized = await substrate.finalized_block_number()
-        if finalized < self.next_block:
-            await asyncio.sleep(await substrate.block_time() / 2)
         while self.next_block <= min(finalized, self.last_block):
             block_hash = await substrate.block_hash(self.next_block)
             result = await substrate.find_extrinsic(self.extrinsic_hash, block_hash)

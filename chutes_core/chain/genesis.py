@@ -30,7 +30,7 @@ def is_devnet_header(header: Mapping[str, Any], genesis_hash: str) -> bool:
     Raises:
         ProtocolError: ``bad_header``, the header cannot be read.
     """
-    if header_number(header) != 0 or header["stateRoot"] != DEVNET_STATE_ROOT:
+    if header_number(header) != 0 or header.get("stateRoot") != DEVNET_STATE_ROOT:
         return False
     return header_hash(header) == genesis_hash
 

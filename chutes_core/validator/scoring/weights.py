@@ -24,6 +24,20 @@ from chutes_core.validator.scoring.evidence import Evidence, build_evidence
 from chutes_core.validator.scoring.score import Work, score
 from chutes_core.validator.scoring.vector import to_weights
 
+__all__ = [
+    "KNOWN_WEIGHTS_VERSION",
+    "Alarm",
+    "EpochStore",
+    "Skipped",
+    "Submitted",
+    "Waiting",
+    "WeightChain",
+    "WeightOutcome",
+    "WeightSetter",
+    "WorkSource",
+    "to_weights",
+]
+
 KNOWN_WEIGHTS_VERSION = 1
 """The newest weights version (WeightsVersionKey of the subnet) whose rules this software has."""
 

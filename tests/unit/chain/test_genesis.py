@@ -61,6 +61,13 @@ def test_marker_in_a_later_block_is_no_devnet():
     assert not is_devnet_header(later, header_hash(later))
 
 
+def test_a_header_without_state_root_is_no_devnet():
+    """What shows no marker has none."""
+    bare = header()
+    del bare["stateRoot"]
+    assert not is_devnet_header(bare, "0x" + "22" * 32)
+
+
 @pytest.mark.parametrize(
     "broken",
     [{"number": None}, {"digest": {}}, {"parentHash": "0x00"}, {"extrinsicsRoot": "nonsense"}],
