@@ -42,7 +42,7 @@ from chutes_core.wire.control import Handshake, Inventory
 
 EXIT_OK = 0
 EXIT_DEREGISTERED = 3
-_DRAIN_S = 7.0
+_DRAIN_S = 6.0
 _CLOSE_S = 1.5
 _WATCH_S = 2.0
 _HOUSEKEEPING_S = 60.0

@@ -16,7 +16,7 @@ _SHORT = {  # these change by themselves within blocks or seconds
     "no_lease": 2.0,
     "peer_unreachable": 2.0,
     "peer_timeout": 2.0,
-    "validator_restarted": 1.0,
+    "instance_stopped": 2.0,
 }
 _MAX_S = 300.0
 _MAX_SHORT_S = 30.0

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from chutes_core.base.errors import ChutesError, NotFound
+from chutes_core.base.errors import ChutesError, NotFound, ProtocolError
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.launcher import Launcher
@@ -40,6 +40,7 @@ _DETAIL_CHARS = 800
 _TAIL_CHARS = 3000
 _LISTENING_TRIES = 5
 _RETRY_S = 1.0
+_GIVEN_BACK_AT_ONCE = 16
 _PASSING = frozenset({"peer_unreachable", "peer_timeout"})
 
 
@@ -55,6 +56,12 @@ class _Live:
     @property
     def over(self) -> bool:
         return self.record.state == "ended"
+
+    @property
+    def unheard(self) -> bool:
+        """Tell whether the instance listens and no task is about to say so (after a restart)."""
+        idle = self.task is None or self.task.done()
+        return self.record.state == "listening" and idle and not self.ending
 
 
 class Deployer:
@@ -184,6 +191,8 @@ class Deployer:
             await self._end(live, "host_failed", str(error))
 
     def _take(self, grant: LaunchGrant, validator: Validator) -> _Live:
+        if grant.launch_id in self._live:  # another validator's instance must not be taken over
+            raise ProtocolError("bad_grant", "the grant repeats the id of a launch that is known")
         record = LaunchRecord(
             launch_id=grant.launch_id,
             validator_hotkey=validator.hotkey,
@@ -240,13 +249,17 @@ class Deployer:
             return
         states = {status.launch_id: status for status in listed.launches}
         for launch_id in known & self._live.keys():
-            self._follow(self._live[launch_id], states.get(launch_id))
-        for status in states.values():
-            if status.state != "gone" and not asking and status.launch_id not in self._live:
-                await self._give_back(validator, status)
+            await self._follow(validator, self._live[launch_id], states.get(launch_id))
+        lost = [s for s in states.values() if s.state != "gone" and s.launch_id not in self._live]
+        for status in () if asking else lost[:_GIVEN_BACK_AT_ONCE]:
+            await self._give_back(validator, status)
 
-    def _follow(self, live: _Live, status: LaunchStatus | None) -> None:
+    async def _follow(self, validator: Validator, live: _Live, status: LaunchStatus | None) -> None:
+        """Take over what the validator says of one launch."""
         record = live.record
+        if status is not None and status.state == "requested" and live.unheard:
+            event = LaunchEvent(event="listening", instance_public_key=record.public_key)
+            await self._report(validator, record.launch_id, event)
         if status is not None and status.state == "active":
             self._backoff.succeeded(record.validator_hotkey, record.chute_id)
         if (status is not None and status.state != "gone") or live.end_reason is not None:
@@ -260,12 +273,16 @@ class Deployer:
     async def _give_back(self, validator: Validator, status: LaunchStatus) -> None:
         """Free a launch that the validator holds open and this miner knows nothing of."""
         event = LaunchEvent(event="gone", reason=MINER_LOST, detail="the miner lost this launch")
-        log = logger.bind(launch_id=status.launch_id, validator=validator.hotkey)
+        await self._report(validator, status.launch_id, event)
+
+    async def _report(self, validator: Validator, launch_id: str, event: LaunchEvent) -> None:
+        """Report once; where it fails, the next round sees the same state and tries again."""
+        log = logger.bind(launch_id=launch_id, reason=event.reason, validator=validator.hotkey)
         try:
-            await self._api.report(validator, status.launch_id, event)
-            log.warning("unknown launch was given back")
+            await self._api.report(validator, launch_id, event)
+            log.info("{} was reported in a later round", event.event)
         except ChutesError as error:
-            log.bind(code=error.code).warning("unknown launch could not be given back")
+            log.bind(code=error.code).warning("{} could not be reported", event.event)
 
     async def _end(
         self, live: _Live, reason: str, detail: str, grace_s: float = STOP_GRACE_S

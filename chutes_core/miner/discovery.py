@@ -21,6 +21,8 @@ from chutes_core.miner.chain_view import Seen
 from chutes_core.wire.discovery import WellKnown, url_of
 
 RECHECK_S = 300
+_FIRST_RETRY_S = 1
+_MAX_RETRY_S = 60
 Fetch = Callable[[str, str], Awaitable[WellKnown]]
 """Given (url, nonce), asks that URL for its self-description."""
 
@@ -40,6 +42,14 @@ class ServePolicy:
 
     chosen: frozenset[str] | None
     min_stake_rao: int
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    url: str
+    code: str
+    wait_s: int
+    retry_at_s: int
 
 
 def candidates(seen: Seen, policy: ServePolicy) -> tuple[Validator, ...]:
@@ -74,7 +84,7 @@ class Directory:
         self._allow_private = allow_private
         self._clock = clock
         self._checked: dict[str, tuple[Validator, int]] = {}
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, _Refusal] = {}
 
     @property
     def validators(self) -> tuple[Validator, ...]:
@@ -105,6 +115,9 @@ class Directory:
         if known and known[0].url == validator.url and now_s - known[1] < RECHECK_S:
             self._checked[validator.hotkey] = (validator, known[1])
             return None
+        refusal = self._refused.get(validator.hotkey)
+        if refusal and refusal.url == validator.url and now_s < refusal.retry_at_s:
+            return None
         try:
             await self._check(validator)
         except ChutesError as error:
@@ -132,8 +145,13 @@ class Directory:
         )
 
     def _note_refusal(self, validator: Validator, error: ChutesError) -> None:
-        if self._refused.get(validator.hotkey) != error.code:
-            self._refused[validator.hotkey] = error.code
+        last = self._refused.get(validator.hotkey)
+        again = last is not None and (last.url, last.code) == (validator.url, error.code)
+        wait_s = min(_MAX_RETRY_S, last.wait_s * 2) if last and again else _FIRST_RETRY_S
+        self._refused[validator.hotkey] = _Refusal(
+            validator.url, error.code, wait_s, self._clock.now_s() + wait_s
+        )
+        if not again:
             logger.bind(validator=validator.hotkey, url=validator.url, code=error.code).warning(
                 "validator could not be checked: {}", error.message
             )
@@ -152,7 +170,7 @@ async def check_url(url: str, *, allow_private: bool) -> None:
         port = parts.port or (443 if parts.scheme == "https" else 80)
     except ValueError as error:
         raise Invalid("bad_validator_url", f"{url!r} is no URL") from error
-    plain = not (parts.username or parts.password or parts.query or parts.fragment)
+    plain = not (parts.username or parts.password or parts.path or parts.query or parts.fragment)
     if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
         raise Invalid("bad_validator_url", f"{url!r} is no plain http(s) URL")
     if allow_private:

@@ -11,6 +11,8 @@ import os
 import socket
 from pathlib import Path
 
+from loguru import logger
+
 from chutes_core.base.errors import Conflict
 
 _BACKLOG = 512
@@ -55,6 +57,9 @@ class DataDir:
                     hint="choose another port or address",
                 ) from error
             listening = _listen(host, 0)
+            logger.bind(code="port_moved", name=name, port=remembered).warning(
+                "port of the last run was taken; validators must learn a new one"
+            )
         ports = self._ports() | {name: listening.getsockname()[1]}
         temporary = self.path / "ports.tmp"
         temporary.write_text(json.dumps(ports))

@@ -132,7 +132,7 @@ def _unpack(bundle: Path, home: Path) -> str:
                     raise RuntimeFailed("image_failed", "the bundle names a path outside of itself")
                 archive.extract(entry, target)
         return (target / "Dockerfile").read_text()
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError) as error:
+    except (zipfile.BadZipFile, OSError, RuntimeError, UnicodeDecodeError) as error:
         raise RuntimeFailed("image_failed", f"the bundle cannot be read: {error}") from error
 
 

@@ -302,6 +302,35 @@ async def test_an_unfinished_launch_is_given_up_after_a_restart(begin_life):
     assert again.runtime.instances() == ()
 
 
+async def test_an_unheard_start_is_told_again(begin_life):
+    """A miner killed between listening and saying so says it after its restart."""
+    validator, miner = await begin_life()
+    miner.begin(validator.want())
+    grant = only(await listening(validator))
+    validator.set_state(grant.launch_id, "requested")
+    await kill(miner)
+    _, again = await begin_life()
+    await again.deployer.adopt()
+    await again.watch()
+    assert len(await listening(validator, 2)) == 2
+    assert validator.statuses[grant.launch_id].state == "listening"
+
+
+async def test_a_grant_cannot_take_over_another_launch(begin_life):
+    """A grant that repeats the id of a running launch is refused and leaves that one alone."""
+    validator, miner = await begin_life()
+    gpu = miner.begin(validator.want(1), 0)
+    grant = only(await listening(validator))
+    real = validator.grant
+    validator.grant = lambda request: real(request).model_copy(
+        update={"launch_id": grant.launch_id}
+    )
+    miner.begin(validator.want(2), 1)
+    await asyncio.gather(*miner.deployer._tasks)
+    assert miner.deployer.launch_ids() == {gpu: grant.launch_id}
+    assert await miner.call(grant, b"mine") == b"MINE"
+
+
 async def test_an_orphan_without_a_record_is_removed(begin_life):
     """An instance that no record names is stopped at the next start."""
     validator, miner = await begin_life()

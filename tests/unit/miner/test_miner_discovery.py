@@ -1,5 +1,6 @@
 """Which validators a miner believes."""
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -154,9 +155,33 @@ async def test_a_validator_that_is_down_stays_while_its_url_does():
     assert book.validators == ()
 
 
+async def test_a_dead_url_is_tried_ever_less_often():
+    """Waits double up to a minute, so that one dead validator does not slow each round."""
+    clock, asked = ManualClock(), []
+
+    async def fetch(url, nonce):
+        asked.append(clock.now_s())
+        raise Unavailable("peer_unreachable", "down")
+
+    book = directory(fetch, clock)
+    for _ in range(300):
+        await book.refresh(seen(Neuron(KEY.ss58_address)))
+        clock.advance(1)
+    waits = [b - a for a, b in itertools.pairwise(asked)]
+    assert waits == [1, 2, 4, 8, 16, 32, 60, 60, 60]
+
+
 @pytest.mark.parametrize(
     "url",
-    ["ftp://9.9.9.9", "file:///etc/passwd", "http://u:p@9.9.9.9", "http://", "http://9.9.9.9:x"],
+    [
+        "ftp://9.9.9.9",
+        "file:///etc/passwd",
+        "http://u:p@9.9.9.9",
+        "http://",
+        "http://9.9.9.9:x",
+        "http://9.9.9.9/path",
+        "http://9.9.9.9?query",
+    ],
 )
 async def test_only_plain_http_urls(url):
     """Other schemes, credentials and broken URLs are refused."""
