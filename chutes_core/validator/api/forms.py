@@ -7,7 +7,7 @@ us. Fields that ask for what this validator cannot give yet are refused, never d
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from chutes_core.base.errors import Invalid
 from chutes_core.base.units import USD_MICROS_PER_USD
@@ -23,6 +23,17 @@ class Form(BaseModel):
     """Base of the bodies that users send."""
 
     model_config = ConfigDict(frozen=True, extra="ignore")
+
+    @field_validator("*")
+    @classmethod
+    def _whole_characters(cls, value: object) -> object:
+        """Refuse half a character (a lone surrogate): JSON can write one, UTF-8 cannot."""
+        try:
+            if isinstance(value, str):
+                value.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError("the text holds half of a character") from error
+        return value
 
 
 class RegisterForm(Form):

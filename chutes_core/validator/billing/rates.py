@@ -14,6 +14,7 @@ from chutes_core.validator.domain.chutes import Selector
 from chutes_core.validator.domain.money import Rate, rao_per_hour
 
 _SECONDS_PER_HOUR = 3_600
+_DEPLOY_FEE_HOURS = 3
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,16 @@ class Rates:
         price_rao = self.rao_per_hour(selector)
         hold_rao = ceil_div(price_rao * self.max_call_s, _SECONDS_PER_HOUR)
         return Rate(_rate_id(price_rao, hold_rao), price_rao, hold_rao)
+
+    def deploy_fee_rao(self, selector: Selector) -> Rao:
+        """Return what deploying a new chute costs: three hours of one instance.
+
+        The factor is the public price list's (shared/PUBLIC_API, GPU table).
+
+        Raises:
+            Invalid: ``no_gpu_fits``.
+        """
+        return Rao(_DEPLOY_FEE_HOURS * self.rao_per_hour(selector))
 
 
 def _rate_id(price_rao: int, hold_rao: int) -> str:

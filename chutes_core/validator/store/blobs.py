@@ -44,6 +44,7 @@ class Blobs:
         try:
             blob = _write(temporary, chunks, limit_bytes)
             os.replace(temporary, self._directory / blob.sha256)
+            _sync_directory(self._directory)
         except OSError as error:
             raise Unavailable("store_unavailable", f"a blob cannot be written: {error}") from error
         finally:
@@ -79,6 +80,14 @@ def _write(path: Path, chunks: Iterable[bytes], limit_bytes: int) -> Blob:
         file.flush()
         os.fsync(file.fileno())
     return Blob(digest.hexdigest(), size)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _is_digest(text: str) -> bool:

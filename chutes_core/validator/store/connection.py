@@ -76,7 +76,7 @@ class Connection:
 
         Raises:
             Conflict: ``constraint`` where a unique or foreign key forbids it.
-            Invalid: ``out_of_range`` for an integer beyond 64 bits.
+            Invalid: ``out_of_range`` (an integer beyond 64 bits), ``bad_text`` (half a character).
             Unavailable: ``store_unavailable`` for a full disk, a locked or damaged file.
         """
         with self._lock:
@@ -86,6 +86,8 @@ class Connection:
                 raise Conflict("constraint", f"the store refused a record: {error}") from error
             except OverflowError as error:
                 raise Invalid("out_of_range", "an integer does not fit 64 bits") from error
+            except UnicodeEncodeError as error:
+                raise Invalid("bad_text", "a text holds half of a character") from error
             except sqlite3.Error as error:
                 raise Unavailable(
                     "store_unavailable",

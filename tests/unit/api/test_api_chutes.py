@@ -201,3 +201,46 @@ async def test_warmup_wakes_the_chute_and_ends_when_hot(ready, alice, chute_body
     assert events[0]["status"] == "cold"
     assert events[-1]["status"] == "hot"
     assert set(ready.woken) == {chute["chute_id"]}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"tagline": "\ud800"},
+        {"code": "x = '\ud800'"},
+        {"name": "a\ud800"},
+        {"image": "\ud800:1"},
+        {"image": "\ud800"},
+        {"node_selector": {"include": ["\ud800"]}},
+        {"node_selector": {"max_hourly_price_per_gpu": "NaN"}},
+        {"node_selector": {"max_hourly_price_per_gpu": 1e300}},
+        {"node_selector": {"gpu_count": 10**30}},
+        {"scaling_threshold": "Infinity"},
+        {"concurrency": 10**30},
+        {"concurrency": -1},
+        {"cords": [{"function": "f\x00", "path": "/f"}]},
+        {"standard_template": "\x00"},
+    ],
+)
+async def test_odd_values_are_422_never_500(ready, alice, chute_body, changes):
+    """Lone surrogates, no-numbers and giants are the caller's mistakes, told as such."""
+    answer = await ready.signed(alice, "POST", "/chutes/", body=chute_body(**changes))
+    assert answer.status_code in (404, 422), answer.text
+    assert set(answer.json()) == {"detail", "code", "hint"}
+
+
+async def test_schema_with_odd_text_is_kept(ready, alice, chute_body):
+    """A schema may hold whatever JSON holds, and comes back equal."""
+    cord = {"function": "f", "path": "/f", "input_schema": {"pattern": "\u2028\x00é"}}
+    deployed = await ready.signed(alice, "POST", "/chutes/", body=chute_body(cords=[cord]))
+    assert deployed.status_code == 200, deployed.text
+    assert deployed.json()["cords"][0]["input_schema"] == cord["input_schema"]
+
+
+@pytest.mark.parametrize("reference", ["%00", "%ff", "..%2f..", "a" * 5_000, "%F0%9F%98%80", "x:y"])
+@pytest.mark.parametrize("kind", ["images", "chutes"])
+async def test_odd_references_are_not_found(ready, alice, kind, reference):
+    """Whatever a path names, the answer is 404 in our shape."""
+    answer = await ready.signed(alice, "GET", f"/{kind}/{reference}", purpose=kind)
+    assert answer.status_code == 404, answer.text
+    assert set(answer.json()) == {"detail", "code", "hint"}

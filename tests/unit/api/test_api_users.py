@@ -128,3 +128,21 @@ async def test_malformed_json_is_422_in_our_shape(api, alice):
     answer = await api.signed(alice, "POST", "/users/register", body={"username": 5})
     assert answer.status_code == 422
     assert answer.json()["code"] == "bad_request"
+
+
+async def test_schema_of_the_api_can_be_drawn_up(api):
+    """The application describes itself, so every route's types can be resolved."""
+    paths = (await api.http.get("/openapi.json")).json()["paths"]
+    assert {"/users/register", "/api_keys/", "/images/", "/chutes/", "/pricing"} <= set(paths)
+
+
+async def test_unexpected_failure_tells_nothing(api, monkeypatch):
+    """A defect is answered with 500 in our shape, without what went wrong inside."""
+
+    def fail(*args, **kwargs):
+        raise RuntimeError("secret detail")
+
+    monkeypatch.setattr("chutes_core.validator.api.routes.public.gpu_view", fail)
+    answer = await api.http.get("/pricing")
+    assert (answer.status_code, answer.json()["code"]) == (500, "internal")
+    assert "secret" not in answer.text

@@ -49,3 +49,8 @@ def test_price_list_needs_positive_numbers(price, longest):
     """A TAO price of zero would divide by zero or give everything away."""
     with pytest.raises(Invalid):
         Rates(price, longest)
+
+
+def test_deploy_fee_is_three_hours_of_an_instance():
+    """A new chute costs three hours of the cheapest admissible GPUs."""
+    assert RATES.deploy_fee_rao(Selector(gpu_count=2, min_vram_gb_per_gpu=24)) == 3 * 1_250_000
