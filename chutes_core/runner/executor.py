@@ -7,6 +7,7 @@ until the chute has really let go.
 """
 
 import asyncio
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock
@@ -19,7 +20,7 @@ from chutes_core.base.errors import (
 )
 from chutes_core.runner.asgi import AsgiApp, Scope, scope_of
 from chutes_core.runner.chute_loop import ChuteLoop
-from chutes_core.runner.exchange import Exchange
+from chutes_core.runner.exchange import Exchange, Piece
 from chutes_core.runner.link import Link
 from chutes_core.runner.orders import parse
 from chutes_core.wire.call import CallEnd, CallHead
@@ -104,14 +105,14 @@ class Executor:
                 exchange.finish()
                 await link.send_error(piece.failure)
                 return True
-            if piece.start is not None:
-                await link.send_message(FrameKind.RESPONSE, piece.start)
-            for at in range(0, len(piece.body), BODY_CHUNK_BYTES):
-                await link.send(FrameKind.BODY, piece.body[at : at + BODY_CHUNK_BYTES])
+            frames = list(_frames_of(piece))
             if piece.last:
                 exchange.finish()
                 busy_us = max(0, self._clock.monotonic_us() - begun_us)
-                await link.send_message(FrameKind.END, CallEnd(busy_us=busy_us))
+                frames.append((FrameKind.END, CallEnd(busy_us=busy_us).model_dump_json().encode()))
+            for batch in _batches(frames):
+                await link.send(*batch)
+            if piece.last:
                 return True
             exchange.took()
 
@@ -176,6 +177,21 @@ async def _listening(link: Link, exchange: Exchange, app: AsgiApp, scope: Scope)
     if not exchange.over:
         raise ProtocolError("unexpected_frame", "a frame before the running call has ended")
     return True
+
+
+def _frames_of(piece: Piece) -> Iterator[tuple[FrameKind, bytes]]:
+    if piece.start is not None:
+        yield FrameKind.RESPONSE, piece.start.model_dump_json().encode()
+    for at in range(0, len(piece.body), BODY_CHUNK_BYTES):
+        yield FrameKind.BODY, piece.body[at : at + BODY_CHUNK_BYTES]
+
+
+def _batches(frames: list[tuple[FrameKind, bytes]]) -> Iterator[list[tuple[FrameKind, bytes]]]:
+    """Together what is small; a long body goes out piece by piece, as its reader takes it."""
+    if sum(len(payload) for _, payload in frames) <= 2 * BODY_CHUNK_BYTES:
+        yield frames
+    else:
+        yield from ([frame] for frame in frames)
 
 
 async def _rest_of_request(listening: "asyncio.Task[bool]", exchange: Exchange) -> bool:

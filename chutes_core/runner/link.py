@@ -66,8 +66,8 @@ class Link:
         frame = self._ahead.result()
         return frame is not None and frame.kind is FrameKind.END
 
-    async def send(self, kind: FrameKind, payload: bytes = b"") -> None:
-        """Send one frame.
+    async def send(self, *frames: tuple[FrameKind, bytes]) -> None:
+        """Send frames, in one write.
 
         Raises:
             Unavailable: the peer is gone, or has stopped reading.
@@ -75,13 +75,13 @@ class Link:
         async with self._sending:
             stalled = asyncio.get_running_loop().call_later(WRITE_STALL_S, self.abort)
             try:
-                await self._connection.send(kind, payload)
+                await self._connection.send_together(*frames)
             finally:
                 stalled.cancel()
 
     async def send_message(self, kind: FrameKind, message: Message) -> None:
         """Send one frame with a model's JSON."""
-        await self.send(kind, message.model_dump_json().encode())
+        await self.send((kind, message.model_dump_json().encode()))
 
     async def send_error(self, error: ChutesError) -> None:
         """Send an ERROR frame."""

@@ -83,7 +83,7 @@ class ProofSession:
     async def _take(self, frame: Frame) -> bool:
         """Act on one frame; True when the proof is done."""
         if frame.kind is FrameKind.PING:
-            await self._link.send(FrameKind.PONG, frame.payload)
+            await self._link.send((FrameKind.PONG, frame.payload))
         elif frame.kind is FrameKind.HELLO and self._attempt is None:
             self._attempt = await self._instance.gate.begin()
             self._spawn(self._warm(self._attempt))
@@ -91,7 +91,7 @@ class ProofSession:
             self._spawn(self._leg(self._attempt, frame))
         elif frame.kind is FrameKind.REKEY and self._attempt is not None:
             await self._attempt.rekey()
-            await self._link.send(FrameKind.REKEYED)
+            await self._link.send((FrameKind.REKEYED, b""))
             return True
         else:
             raise _unexpected(frame)
@@ -106,7 +106,7 @@ class ProofSession:
     async def _leg(self, attempt: ProofAttempt, frame: Frame) -> None:
         gpu, leg, body = unpack_leg(frame.payload)
         digest = await attempt.answer(gpu, leg, body)
-        await self._link.send(FrameKind.ANSWER, pack_leg(gpu, leg, digest))
+        await self._link.send((FrameKind.ANSWER, pack_leg(gpu, leg, digest)))
 
 
 class ServingSession:
@@ -131,15 +131,15 @@ class ServingSession:
 
     async def _control(self, frame: Frame) -> None:
         if frame.kind is FrameKind.PING:
-            await self._link.send(FrameKind.PONG, frame.payload)
+            await self._link.send((FrameKind.PONG, frame.payload))
         elif frame.kind is FrameKind.START:
             await self._start(parse(StartOrder, frame))
         elif frame.kind is FrameKind.RENEW:
             self._instance.lifecycle.lease.renew(parse(Renewal, frame).lease_until_s)
-            await self._link.send(FrameKind.OK)
+            await self._link.send((FrameKind.OK, b""))
         elif frame.kind is FrameKind.STOP:
             order = parse(StopOrder, frame)
-            await self._link.send(FrameKind.OK)
+            await self._link.send((FrameKind.OK, b""))
             reason = f"the validator stopped it: {order.reason}"
             self._instance.lifecycle.end(Ending(ExitCode.STOPPED, reason, order.grace_s))
         else:

@@ -45,6 +45,15 @@ class SealedConnection:
         self._writer.write(self._codec.seal_json(kind, value))
         await self._drain()
 
+    async def send_together(self, *frames: tuple[FrameKind, bytes]) -> None:
+        """Send several frames in one write: a small call costs one system call, not three.
+
+        Raises:
+            Unavailable: ``connection_lost``.
+        """
+        self._writer.write(b"".join(self._codec.seal(kind, payload) for kind, payload in frames))
+        await self._drain()
+
     async def receive(self, timeout_s: float | None = None) -> Frame:
         """Return the next frame.
 

@@ -51,15 +51,15 @@ class MemoryLink:
     async def has_end(self):
         return bool(self.incoming) and self.incoming[0] == END
 
-    async def send(self, kind, payload=b""):
+    async def send(self, *frames):
         await self.reading.wait()
-        self.sent.append(Frame(kind, payload))
+        self.sent.extend(Frame(kind, payload) for kind, payload in frames)
 
     async def send_message(self, kind, message):
-        await self.send(kind, message.model_dump_json().encode())
+        await self.send((kind, message.model_dump_json().encode()))
 
     async def send_error(self, error):
-        await self.send(FrameKind.ERROR, json.dumps({"code": error.code}).encode())
+        await self.send((FrameKind.ERROR, json.dumps({"code": error.code}).encode()))
 
     @property
     def kinds(self):
