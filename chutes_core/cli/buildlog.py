@@ -2,7 +2,8 @@
 
 Format of shared/PUBLIC_API (GET /images/{id}/logs): lines `data: {"log": {"log_type", "log"},
 "offset"}`, a lone `.` to keep the connection alive, `DONE` at the end. Invariant: no line is
-printed twice, since each connection begins at the last offset seen.
+printed twice: each connection begins at the last offset seen, and of a plain text, which is always
+whole, the lines that were printed before are skipped.
 """
 
 import json
@@ -38,7 +39,7 @@ class LogReader:
         self._write = write
         self._sleep = sleep
         self._offset: str | None = None
-        self._plain_seen = 0
+        self._written = 0
 
     def follow(self, deadline: float) -> None:
         """Print what is new until the server says DONE, ends the log, or the deadline passes.
@@ -69,9 +70,8 @@ class LogReader:
                 self._event(line.removeprefix("data:").strip())
                 continue
             plain += 1
-            if self._offset is None and plain > self._plain_seen:
-                self._plain_seen = plain
-                self._write(line)
+            if plain > self._written:
+                self._show(line)
 
     def _event(self, text: str) -> None:
         try:
@@ -79,9 +79,14 @@ class LogReader:
             shown = str(event["log"]["log"])
         except (ValueError, KeyError, TypeError):
             shown, event = text, {}
-        self._write(shown.rstrip("\n"))
+        for line in shown.rstrip("\n").split("\n"):
+            self._show(line)
         if "offset" in event:
             self._offset = str(event["offset"])
+
+    def _show(self, line: str) -> None:
+        self._written += 1
+        self._write(line)
 
 
 def _passes(error: ChutesError) -> bool:

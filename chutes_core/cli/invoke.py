@@ -58,8 +58,8 @@ def invoke(
     default); JSON the body, or - to read it from stdin.
     """
     given = _body(body)
-    with session.calls() as client:
-        target = find_target(client, chute, cord, method, has_body=body is not None)
+    with session.management() as reader, session.calls() as client:
+        target = find_target(reader, chute, cord, method, has_body=body is not None)
         if text is not None:
             given = {text_parameter(target.schema): text}
         content = _content(target, given)

@@ -20,6 +20,7 @@ from chutes_core.sdk import credentials
 from chutes_core.sdk.answers import broken_off, error_of, unreachable
 from chutes_core.sdk.client import new_timeout, uses_proxy
 from chutes_core.sdk.config import ClientConfig, load_config
+from chutes_core.sdk.cord import CALL_BY_ARGUMENTS, CALL_HEADER
 
 if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
@@ -77,7 +78,7 @@ def _request(
 ) -> tuple[str, httpx.Request]:
     config = load_config()
     body = pydantic_core.to_json({"args": list(args), "kwargs": kwargs}, inf_nan_mode="constants")
-    headers = {"Content-Type": "application/json"}
+    headers = {"Content-Type": "application/json", CALL_HEADER: CALL_BY_ARGUMENTS}
     if config.dev_url:
         base = config.dev_url.rstrip("/")
         return base, httpx.Request("POST", f"{base}{cord.path}", content=body, headers=headers)

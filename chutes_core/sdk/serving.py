@@ -5,8 +5,9 @@ Used inside the runner and by `chutes run --dev`. A cord is reached in two ways:
 - at ``path`` (POST, and its own method) with ``{"args": [], "kwargs": {}}``, as the SDK calls;
 - at ``public_api_path`` with its method and a plain JSON body (or a query, where there is none).
 
-Where both ways meet on one path, the shape of the body decides. Two cords may share a public path
-when one is a stream: the body's ``stream`` chooses. Invariant: a stream's first item is there
+Where both ways meet on one path, the header ``x-chutes-call: arguments`` (set by the gateway and by
+the SDK, never passed on from a caller) marks the first. Two cords may share a public path when one
+is a stream: the body's ``stream`` chooses. Invariant: a stream's first item is there
 before the status line goes out, so that an early failure is a plain 500.
 """
 
@@ -21,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from chutes_core.base.errors import Conflict
-from chutes_core.sdk.cord import Cord
+from chutes_core.sdk.cord import CALL_BY_ARGUMENTS, CALL_HEADER, Cord
 from chutes_core.sdk.passthrough import forward
 from chutes_core.sdk.schemas import InvalidInput
 
@@ -35,11 +36,6 @@ class _Place:
 
     internal: Cord | None = None
     public: dict[bool, Cord] = field(default_factory=dict)  # by whether it streams
-
-    def choose_public(self, body: Any) -> Cord | None:
-        if len(self.public) < 2:
-            return next(iter(self.public.values()), None)
-        return self.public[isinstance(body, dict) and bool(body.get("stream"))]
 
 
 class CordTable:
@@ -122,17 +118,28 @@ async def http_error(_request: Request, error: Exception) -> Response:
 
 def _resolve(place: _Place, request: Request, raw: bytes) -> tuple[Cord, dict[str, Any] | None]:
     """Return the cord, and its arguments where they came as an SDK call."""
-    alone = place.internal if not place.public else None
-    if alone is not None and alone.passthrough:
-        return alone, None
-    if place.internal is None and len(place.public) == 1:
-        return next(iter(place.public.values())), None
+    internal, public = place.internal, place.public
+    if internal is not None and request.headers.get(CALL_HEADER) == CALL_BY_ARGUMENTS:
+        return internal, None if internal.passthrough else _arguments(internal, request, raw)
+    if len(public) > 1:
+        return public[_wants_stream(_parse(request, raw))], None
+    if public:
+        return next(iter(public.values())), None
+    assert internal is not None
+    if not internal.passthrough and _is_call(_parse(request, raw)):
+        return internal, _arguments(internal, request, raw)
+    return internal, None
+
+
+def _arguments(cord: Cord, request: Request, raw: bytes) -> dict[str, Any]:
     body = _parse(request, raw)
-    if place.internal is not None and _is_call(body):
-        return place.internal, place.internal.input.from_call(body["args"], body["kwargs"])
-    cord = place.choose_public(body) or place.internal
-    assert cord is not None
-    return cord, None
+    if not isinstance(body, dict) or not _is_call({"args": [], "kwargs": {}, **body}):
+        raise InvalidInput([{"loc": "", "msg": 'a call is {"args": [], "kwargs": {}}'}])
+    return cord.input.from_call(body.get("args", []), body.get("kwargs", {}))
+
+
+def _wants_stream(body: Any) -> bool:
+    return isinstance(body, dict) and bool(body.get("stream"))
 
 
 def _is_call(body: Any) -> bool:

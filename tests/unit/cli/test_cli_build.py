@@ -116,6 +116,16 @@ def test_a_built_image_answers_with_plain_text(run, api, registered):
     assert done.err.splitlines()[-2:] == ["line 1", "line 2"]
 
 
+def test_a_build_that_ended_meanwhile_is_read_on_as_text(run, api, registered):
+    """After a cut stream the whole log may come as text: only its new lines are printed."""
+    api.on("POST /images/", {"image_id": IMAGE_ID}, status=202)
+    api.on(LOGS, event("one\ntwo", "1"), cut=True)
+    api.on(LOGS, b"one\ntwo\nthree\n", headers={"Content-Type": "text/plain"})
+    api.on(f"GET /images/{IMAGE_ID}", {"image_id": IMAGE_ID, "status": "built and pushed"})
+    done = run("build", "my_app:chute", "--wait")
+    assert done.err.splitlines()[-3:] == ["one", "two", "three"]
+
+
 def test_waiting_has_an_end(run, api, registered):
     """A build that takes longer than --timeout is a failure with the image's id."""
     api.on("POST /images/", {"image_id": IMAGE_ID}, status=202)

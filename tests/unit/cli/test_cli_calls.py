@@ -33,15 +33,16 @@ def key(monkeypatch, registered):
 
 
 @pytest.mark.parametrize("cord", ["embed", "/v1/embeddings", "/embed"])
-def test_a_cord_is_called_by_function_or_path(run, api, key, cord):
-    """The chute's record leads to the public path; the key pays."""
+def test_a_cord_is_called_by_function_or_path(run, api, key, registered, cord):
+    """The hotkey reads the chute's record, which leads to the public path; the key pays."""
     api.on("GET /chutes/app", CHUTE)
     api.on("POST /c/bob-app/v1/embeddings", {"data": [1]}, headers=dict(INVOCATION))
     done = run("invoke", "app", cord, '{"input": "hi"}', "--json")
     assert done.code == 0
     assert done.json == {"invocation_id": "inv-1", "status": 200, "body": {"data": [1]}}
     assert api.requests[1].json == {"input": "hi"}
-    assert api.requests[1].caller == "Bearer cpk_k"
+    callers = [request.caller for request in api.requests]
+    assert callers == [registered.hotkey_ss58, "Bearer cpk_k"]
 
 
 def test_text_fills_the_cords_text(run, api, key):

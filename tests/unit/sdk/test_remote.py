@@ -83,6 +83,7 @@ async def test_a_call_goes_to_the_deployed_chute(server, chute, remote):
     assert (request["method"], request["path"]) == ("POST", f"/chutes/{chute.chute_id}/run")
     assert json.loads(request["body"]) == {"args": ["a"], "kwargs": {"n": 2}}
     assert request["headers"]["authorization"] == "Bearer cpk_test"
+    assert request["headers"]["x-chutes-call"] == "arguments"
 
 
 async def test_models_travel_as_json(server, remote):

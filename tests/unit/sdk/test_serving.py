@@ -39,21 +39,48 @@ async def test_both_ways_to_a_cord(chute, client_of):
         assert (answer.status_code, answer.json()) == (200, "ababab")
 
 
+CALL = {"X-Chutes-Call": "arguments"}
+
+
 async def test_one_path_for_both_ways(chute, client_of):
-    """Where internal and public path are the same, the body's shape decides."""
+    """Where internal and public path are the same, the gateway's header marks SDK calls."""
+
+    @chute.cord(public_api_path="/echo")
+    async def echo(self, given: dict) -> dict:
+        return given
+
+    body = {"args": [{"a": 1}], "kwargs": {}}
+    assert (await post(client_of, chute, "/echo", body)).json() == body
+    assert (await post(client_of, chute, "/echo", body, headers=CALL)).json() == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"args": ["a"]}, 200),
+        ({"kwargs": {"text": "a"}}, 200),
+        ({}, 422),
+        ([], 422),
+        ("a", 422),
+        ({"args": {}}, 422),
+        ({"text": "a"}, 422),
+        ({"args": [], "kwargs": {}, "x": 1}, 422),
+    ],
+)
+async def test_marked_calls_are_nothing_else(chute, client_of, body, status):
+    """With the header the body is args and kwargs, either may be left out, and nothing more."""
 
     @chute.cord(public_api_path="/echo")
     async def echo(self, text: str) -> str:
         return text
 
-    for body in ({"text": "a"}, {"args": ["a"], "kwargs": {}}):
-        assert (await post(client_of, chute, "/echo", body)).json() == "a"
+    assert (await post(client_of, chute, "/echo", body, headers=CALL)).status_code == status
 
 
 async def test_a_body_with_more_than_args_and_kwargs_is_plain(chute, client_of):
-    """Only exactly args and kwargs make an SDK call: other bodies are checked as plain ones."""
+    """On an internal path without the header, only exactly args and kwargs make an SDK call."""
 
-    @chute.cord(public_api_path="/echo")
+    @chute.cord()
     async def echo(self, given: dict) -> dict:
         return given
 
