@@ -58,13 +58,14 @@ async def _follow(services: Services, chute_id: str) -> AsyncIterator[str]:
 
 
 def _status(services: Services, chute_id: str) -> tuple[str, str]:
-    """Return the state of the launch that is furthest on, and a sentence about it."""
-    if services.store.chutes.get(chute_id) is None:
+    """Return the state of the current version's launch that is furthest on, with a sentence."""
+    chute = services.store.chutes.get(chute_id)
+    if chute is None:
         return "deleted", "the chute was deleted"
     coming = [
         launch
         for launch in services.store.launches.open_of_chute(chute_id)
-        if launch.state is not LaunchState.DRAINING
+        if launch.version == chute.version and launch.state is not LaunchState.DRAINING
     ]
     if not coming:
         return "cold", _last_end(services.store.launches.last_gone_of(chute_id))
