@@ -13,6 +13,7 @@ from bittensor_core import ss58_decode, ss58_encode
 
 from chutes_core.base.errors import Invalid
 
+_SS58_FORMAT = 42
 MAX_ACCOUNT_NUMBER = 2**53 - 1
 """Account numbers also live in SQLite and JSON, which carry integers exactly up to here."""
 
@@ -31,4 +32,4 @@ def derive(treasury_public_ss58: str, number: int) -> str:
         raise Invalid("bad_address", f"{treasury_public_ss58!r} is not an SS58 address") from error
     chain_code = number.to_bytes(8, "little").ljust(32, b"\0")
     _, public_key = sr25519.derive_pubkey((chain_code, parent), b"")
-    return str(ss58_encode(bytes(public_key), 42))
+    return str(ss58_encode(bytes(public_key), _SS58_FORMAT))

@@ -7,7 +7,6 @@ already says is not sent again); weights are never sent twice within the subnet'
 
 import ipaddress
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -54,7 +53,7 @@ class ChainClient:
         netuid: int,
         *,
         patience: Patience | None = None,
-        sleep: Sleep = time.sleep,
+        sleep: Sleep | None = None,
     ) -> "ChainClient":
         """Connect to a node and read which chain it serves.
 
@@ -62,7 +61,7 @@ class ChainClient:
             url: ``ws://`` or ``wss://`` address, or a network name that the SDK knows.
             netuid: the subnet that every call is about.
             patience: time limits and retries.
-            sleep: waits between tries; a test passes its own.
+            sleep: waits between tries; None waits in a way that ``close`` cuts off.
 
         Raises:
             Unavailable: ``chain_unreachable`` or ``chain_timeout``.
@@ -82,7 +81,7 @@ class ChainClient:
         return cls(connection, netuid, genesis_hash, is_devnet=is_devnet)
 
     def close(self) -> None:
-        """Close the connection; later calls raise ``chain_closed``."""
+        """Close the connection, from any thread; calls under way raise ``chain_closed``."""
         self._connection.close()
 
     def __enter__(self) -> "ChainClient":

@@ -12,6 +12,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import CancelledError, Future
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -19,8 +20,8 @@ import bittensor as bt
 from bittensor._transport.errors import SubstrateRequestException  # what `raw` raises; pinned SDK
 from websockets.exceptions import WebSocketException
 
-from chutes_core.base.errors import ChainError, ChutesError, Unavailable
-from chutes_core.chain.failures import NODE_LOST, refused, unreachable
+from chutes_core.base.errors import ChainError, Unavailable
+from chutes_core.chain.failures import NODE_LOST, closed, refused, unreachable
 
 T = TypeVar("T")
 Sleep = Callable[[float], None]
@@ -39,7 +40,7 @@ _DOWN = (
 
 @dataclass(frozen=True)
 class Patience:
-    """Limits of one connection: seconds per call and per extrinsic, tries of a read, back-off."""
+    """Limits of one connection: seconds per call and until finality, tries of a read, back-off."""
 
     call_timeout_s: float = 20.0
     finality_timeout_s: float = 180.0
@@ -55,13 +56,15 @@ class Connection:
         self,
         url: str,
         patience: Patience,
-        sleep: Sleep = time.sleep,
+        sleep: Sleep | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.url = url
         self.patience = patience
-        self._sleep = sleep
+        self._closed = threading.Event()
+        self._sleep: Callable[[float], object] = sleep or self._closed.wait
         self._monotonic = monotonic
+        self._under_way: Future[Any] | None = None
         self._lock = threading.RLock()
         self._substrate: bt.RpcSubstrate | None = None
         self._genesis_hash: str | None = None
@@ -82,7 +85,7 @@ class Connection:
             backoff_s = self.patience.first_backoff_s
             for attempt in range(1, self.patience.attempts + 1):
                 try:
-                    return self._once(operation, doing, self.patience.call_timeout_s)
+                    return self._once(operation, doing)
                 except Unavailable as error:
                     if error.code not in NODE_LOST:
                         raise
@@ -94,7 +97,7 @@ class Connection:
             raise AssertionError("the loop returns or raises")
 
     def write(self, operation: Callable[[bt.RpcSubstrate], Awaitable[T]], doing: str) -> T:
-        """Return what ``operation`` did; one try, with the time limit of an extrinsic.
+        """Return what ``operation`` did; one try.
 
         Raises:
             Unavailable: the node was lost; whether the write took place is unknown.
@@ -102,7 +105,7 @@ class Connection:
         """
         with self._lock:
             try:
-                return self._once(operation, doing, self.patience.finality_timeout_s)
+                return self._once(operation, doing)
             except Unavailable as error:
                 if error.code in NODE_LOST:
                     self._drop()
@@ -117,7 +120,11 @@ class Connection:
         return self._monotonic()
 
     def close(self) -> None:
-        """Close the socket and stop the thread; calling it twice does nothing more."""
+        """Cut off what is under way, close the socket, stop the thread; twice does nothing more."""
+        self._closed.set()
+        under_way = self._under_way
+        if under_way is not None:
+            under_way.cancel()
         with self._lock:
             if self._loop is None:
                 return
@@ -128,17 +135,11 @@ class Connection:
             if not self._thread.is_alive():
                 loop.close()
 
-    def _once(
-        self,
-        operation: Callable[[bt.RpcSubstrate], Awaitable[T]],
-        doing: str,
-        timeout_s: float,
-    ) -> T:
+    def _once(self, operation: Callable[[bt.RpcSubstrate], Awaitable[T]], doing: str) -> T:
         try:
             if self._substrate is None:
-                self._substrate = self._run(self._open(), self.patience.call_timeout_s)
-            substrate = self._substrate
-            return self._run(self._checked(operation, substrate), timeout_s)
+                self._substrate = self._run(self._open())
+            return self._run(self._checked(operation, self._substrate))
         except _DOWN as error:
             raise unreachable(self.url, error) from error
         except bt.BittensorError as error:
@@ -175,19 +176,21 @@ class Connection:
         with contextlib.suppress(*_DOWN, bt.BittensorError):
             asyncio.run_coroutine_threadsafe(_dispose(substrate), self._loop).result()
 
-    def _run(self, coroutine: Coroutine[Any, Any, T], timeout_s: float) -> T:
-        if self._loop is None:
+    def _run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        if self._loop is None or self._closed.is_set():
             coroutine.close()
             raise closed(self.url)
-        future = asyncio.run_coroutine_threadsafe(
-            asyncio.wait_for(coroutine, timeout_s), self._loop
-        )
-        return future.result()
-
-
-def closed(url: str) -> ChutesError:
-    """Return the error for a call on a connection that was closed."""
-    return Unavailable("chain_closed", f"the connection to {url} is closed", url=url)
+        limited = asyncio.wait_for(coroutine, self.patience.call_timeout_s)
+        future = asyncio.run_coroutine_threadsafe(limited, self._loop)
+        self._under_way = future
+        if self._closed.is_set():  # closed before it could see what to cut off
+            future.cancel()
+        try:
+            return future.result()
+        except CancelledError as error:
+            raise closed(self.url) from error
+        finally:
+            self._under_way = None
 
 
 async def _dispose(substrate: bt.RpcSubstrate | None) -> None:

@@ -16,13 +16,14 @@ import bittensor as bt
 
 from chutes_core.base.errors import ChainError, TimedOut, Unavailable
 from chutes_core.chain.connection import Connection
-from chutes_core.chain.failures import refused
+from chutes_core.chain.failures import NODE_LOST, refused
 
 ERA_BLOCKS = 64
 """Blocks for which a signature is good; afterwards an extrinsic that is in none of them is dead."""
 _UNCLEAR_S = 30.0
 """How long to look for an extrinsic whose submission failed without a reason from the node."""
 _MAX_POLL_S = 3.0
+_KNOWN_ALREADY = "AlreadyImported"
 
 Build = Callable[[bt.RpcSubstrate], Awaitable[Any]]
 
@@ -126,9 +127,12 @@ def _send(connection: Connection, signed: _Signed, signer: Any, doing: str) -> b
         return _Sent(None if result.success else result.error or bt.ChainError(result.message))
 
     try:
-        return connection.write(send, doing).failure
-    except Unavailable:
+        failure = connection.write(send, doing).failure
+    except Unavailable as error:
+        if error.code not in NODE_LOST:
+            raise
         return None  # the node may have it: look for the hash
+    return None if failure is not None and failure.name == _KNOWN_ALREADY else failure
 
 
 def _await_finality(

@@ -46,6 +46,11 @@ def unreachable(url: str, error: Exception) -> Unavailable:
     )
 
 
+def closed(url: str) -> Unavailable:
+    """Return the error for a call on a connection that was closed."""
+    return Unavailable("chain_closed", f"the connection to {url} is closed", url=url)
+
+
 def refused(error: bt.BittensorError, doing: str, *, hotkey_signed: bool) -> ChutesError:
     """Return the error for what the chain (or the SDK's own check) refused.
 

@@ -21,7 +21,7 @@ from substrateinterface.exceptions import SubstrateRequestException
 from websocket import WebSocketException
 
 from chutes_core.base.errors import ChainError, Unavailable
-from chutes_core.chain.failures import unreachable
+from chutes_core.chain.failures import closed, unreachable
 
 T = TypeVar("T")
 
@@ -107,11 +107,15 @@ class TransferWatcher:
             yield block
 
     def close(self) -> None:
-        """Close the connections."""
+        """Close the connections, from any thread; a read that goes on raises ``chain_closed``."""
+        for node in self._nodes():
+            node.end()
         with self._lock:
-            self._live.close()
-            if self._archive is not None:
-                self._archive.close()
+            for node in self._nodes():
+                node.close()
+
+    def _nodes(self) -> tuple["_Node", ...]:
+        return (self._live,) if self._archive is None else (self._live, self._archive)
 
     def _block(self, height: int) -> FinalizedBlock:
         block_hash, header = self._live.ask(lambda node: _header(node, height))
@@ -141,9 +145,12 @@ class _Node:
     def __init__(self, url: str) -> None:
         self._url = url
         self._interface: SubstrateInterface | None = None
+        self._ended = False
 
     def ask(self, question: Callable[[SubstrateInterface], T]) -> T:
         for attempt in range(1, _ATTEMPTS + 1):
+            if self._ended:
+                raise closed(self._url)
             try:
                 return question(self._open())
             except SubstrateRequestException as error:
@@ -155,6 +162,10 @@ class _Node:
                 if attempt == _ATTEMPTS:
                     raise unreachable(self._url, error) from error
         raise AssertionError("the loop returns or raises")
+
+    def end(self) -> None:
+        """Let no further question be asked."""
+        self._ended = True
 
     def close(self) -> None:
         interface, self._interface = self._interface, None

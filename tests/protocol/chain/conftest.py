@@ -46,6 +46,7 @@ class Relay:
         self.upstream = upstream
         self._sockets = []
         self.closed = False
+        self.refused = 0
         self._server = socket.create_server(("127.0.0.1", 0))
         self.url = f"ws://127.0.0.1:{self._server.getsockname()[1]}"
         threading.Thread(target=self._accept, daemon=True).start()
@@ -57,6 +58,7 @@ class Relay:
             except OSError:
                 return
             if self.closed:
+                self.refused += 1
                 near.close()
                 continue
             far = socket.create_connection(address(self.upstream))

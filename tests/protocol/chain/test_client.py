@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import bittensor as bt
 import pytest
@@ -23,6 +24,25 @@ def with_sdk(devnet, act):
             return await act(sdk)
 
     return asyncio.run(run())
+
+
+def pending_of(keypair):
+    """Return what counts an account's extrinsics, the pool's included."""
+
+    async def count(sdk):
+        return await sdk._substrate.raw.rpc_request(
+            "system_accountNextIndex", [keypair.ss58_address]
+        )
+
+    return count
+
+
+def wait_until(condition):
+    """Wait for something that another thread or process does."""
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def wait_blocks(client, blocks):
@@ -296,6 +316,37 @@ def test_a_closed_client_says_so(devnet):
     client.close()
     with pytest.raises(Unavailable, match="chain_closed"):
         client.finalized()
+
+
+def test_closing_cuts_off_a_wait_for_finality(key):
+    """A process that ends is not held up by a thread that waits for a block."""
+    with (
+        DevnetProcess(block_seconds=20) as still,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        client = ChainClient.connect(still.url, still.netuid)
+        hotkey = key("//Validator1//hotkey")
+        waiting = pool.submit(client.set_commitment, hotkey, "never finalized in time")
+        wait_until(lambda: with_sdk(still, pending_of(hotkey)) == 1)
+        started = time.monotonic()
+        client.close()
+        with pytest.raises(Unavailable, match="chain_closed"):
+            waiting.result(10)
+        assert time.monotonic() - started < 10
+
+
+def test_closing_cuts_off_retries(devnet, relay):
+    """A thread that keeps trying to reach a lost node ends when the client is closed."""
+    patient = Patience(attempts=10, first_backoff_s=60.0, max_backoff_s=60.0)
+    client = ChainClient.connect(relay.url, devnet.netuid, patience=patient)
+    relay.closed = True
+    relay.cut()
+    with ThreadPoolExecutor(1) as pool:
+        trying = pool.submit(client.finalized)
+        wait_until(lambda: relay.refused > 0)
+        client.close()
+        with pytest.raises(Unavailable):
+            trying.result(10)
 
 
 def test_a_lost_reply_is_found_by_its_hash(devnet, key, neuron, monkeypatch):

@@ -159,3 +159,14 @@ def test_a_broken_connection_is_reopened_a_bounded_number_of_times(nodes):
     nodes["ws://live"].breaks = 3
     with pytest.raises(Unavailable, match="chain_unreachable"):
         watcher.finalized_number()
+
+
+def test_a_closed_watcher_ends_a_walk_under_way(nodes):
+    """Closed between two blocks, the walk ends with an error and opens nothing again."""
+    watcher = TransferWatcher("ws://live")
+    blocks = watcher.blocks_after(0)
+    assert next(blocks).number == 1
+    watcher.close()
+    with pytest.raises(Unavailable, match="chain_closed"):
+        next(blocks)
+    assert nodes["opened"] == ["ws://live"]
