@@ -1,7 +1,8 @@
 """The book of leases: the only place where this miner signs one.
 
 A GPU serves one validator at a time. Each lease is written to the store before it leaves this
-module, and a new one begins after the end of everything that the store knows of that GPU.
+module, and a new one begins after the end of everything that the store knows of that GPU. An
+idle GPU's lease is short (a fifth), so that another validator that wants something gets it soon.
 Invariant: two leases of one GPU never share a block, whatever stops and restarts happen between
 them; so there is no way to ask this class for a second, overlapping one.
 """
@@ -16,6 +17,8 @@ from chutes_core.miner.shares import share_gpus
 from chutes_core.wire.lease import Lease
 
 _HISTORY_BLOCKS = 50_400  # a week of 12 s blocks stays in the store, as evidence for disputes
+_LEAST_IDLE_BLOCKS = 20
+_LEAST_MARGIN_BLOCKS = 4
 _BACKDATED_BLOCKS = 2  # a validator may be a block or two behind this miner's view
 
 
@@ -42,7 +45,7 @@ class LeaseBook:
         self._keypair = keypair
         self._store = store
         self._lease_blocks = lease_blocks
-        self._renew_before = max(2, lease_blocks // 4)
+        self._idle_blocks = max(lease_blocks // 5, min(lease_blocks, _LEAST_IDLE_BLOCKS))
 
     def adopt(self, leases: Sequence[Lease]) -> int:
         """Take over own leases that validators remember and this store has lost.
@@ -106,22 +109,34 @@ class LeaseBook:
             eager: validators that want more than they have; idle GPUs that are due go to them.
         """
         last = {lease.gpu_uuid: lease for lease in self.current(block)}
-        due = [gpu for gpu in gpus if gpu not in last or self._is_due(last[gpu], block)]
-        pinned = {gpu: validator for gpu, validator in busy.items() if validator in stakes}
-        pinned |= {gpu: last[gpu].validator_hotkey for gpu in gpus if gpu not in due}
+        kept = {gpu: validator for gpu, validator in busy.items() if validator in stakes}
+        due = [gpu for gpu in gpus if self._is_due(last.get(gpu), block, busy=gpu in kept)]
+        pinned = kept | {gpu: last[gpu].validator_hotkey for gpu in gpus if gpu not in due}
         wanting = {v: stake for v, stake in stakes.items() if v in eager} or dict(stakes)
         shares = share_gpus(gpus, wanting, pinned)
         signed = [
-            self._sign(gpu, shares[gpu], last.get(gpu), block) for gpu in due if gpu in shares
+            self._sign(
+                gpu,
+                shares[gpu],
+                last.get(gpu),
+                block,
+                self._lease_blocks if gpu in kept else self._idle_blocks,
+            )
+            for gpu in due
+            if gpu in shares
         ]
         if signed:
             self._store.forget_leases(before_block=block - _HISTORY_BLOCKS)
         return tuple(signed)
 
-    def _is_due(self, last: Lease, block: int) -> bool:
-        return last.to_block - block < self._renew_before
+    def _is_due(self, last: Lease | None, block: int, *, busy: bool) -> bool:
+        """Tell whether a GPU needs its next lease: early where an instance depends on it."""
+        if last is None:
+            return True
+        length = self._lease_blocks if busy else last.to_block - last.from_block + 1
+        return last.to_block - block < max(_LEAST_MARGIN_BLOCKS, length // 4)
 
-    def _sign(self, gpu: str, validator: str, last: Lease | None, block: int) -> Lease:
+    def _sign(self, gpu: str, validator: str, last: Lease | None, block: int, blocks: int) -> Lease:
         earliest = last.to_block + 1 if last else self._after_history(gpu)
         start = max(earliest, block - _BACKDATED_BLOCKS, 0)
         lease = Lease.sign(
@@ -129,7 +144,7 @@ class LeaseBook:
             gpu_uuid=gpu,
             validator_hotkey=validator,
             from_block=start,
-            to_block=max(start, block) + self._lease_blocks - 1,
+            to_block=max(start, block) + blocks - 1,
         )
         self._store.add_lease(lease)
         logger.bind(gpu=gpu, validator=validator, from_block=start, to_block=lease.to_block).info(

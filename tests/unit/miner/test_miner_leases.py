@@ -51,6 +51,7 @@ def test_first_lease_covers_the_block_and_is_signed(miner_key, store):
     lease.check_signature()
     assert lease.covers(100)
     assert lease.to_block == 100 + BLOCKS - 1
+    assert renew(LeaseBook(miner_key, MemoryLeases(), lease_blocks=300), 100)[0].to_block == 159
     assert lease.miner_hotkey == miner_key.ss58_address
 
 
@@ -119,6 +120,23 @@ def test_an_idle_gpu_goes_to_who_wants(miner_key, store):
     stakes = {A: 10**12, B: 1}
     (second,) = renew(book, first.to_block, stakes=stakes, eager=frozenset({B}))
     assert second.validator_hotkey == B
+
+
+def test_leases_are_short_until_an_instance_runs(miner_key):
+    """Idle GPUs are promised for a fifth of the length, busy ones for all of it."""
+    for busy, blocks in (({}, 60), ({"gpu-0": A}, 300)):
+        book = LeaseBook(miner_key, MemoryLeases(), lease_blocks=300)
+        assert renew(book, 100, busy=busy)[0].to_block == 100 + blocks - 1
+
+
+def test_a_gpu_that_becomes_busy_is_renewed_early(miner_key, store):
+    """An instance on a short lease gets its next lease at once, with the margin of a long one."""
+    book = LeaseBook(miner_key, store, lease_blocks=300)
+    (first,) = renew(book, 100)
+    assert renew(book, 110) == ()
+    (second,) = renew(book, 110, busy={"gpu-0": A})
+    assert (second.from_block, second.to_block) == (first.to_block + 1, first.to_block + 300)
+    assert renew(book, 111, busy={"gpu-0": A}) == ()
 
 
 def test_a_gpu_promised_away_takes_nothing_new(miner_key, store):
