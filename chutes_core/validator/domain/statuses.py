@@ -22,6 +22,7 @@ from chutes_core.base.errors import (
 
 _BY_CODE = {
     "body_timeout": 408,
+    "chute_error": 500,
     "uri_too_long": 414,
     "unsupported_media_type": 415,
     "pickled_arguments": 415,

@@ -124,7 +124,12 @@ class Exchange:
 
     async def _send(self) -> None:
         connection, body = self._connection, self._call.body
-        await connection.send(FrameKind.CALL, self._call.head.model_dump_json().encode())
+        head = self._call.head.model_dump_json().encode()
+        if len(body) <= BODY_CHUNK_BYTES:
+            bodies = [(FrameKind.BODY, body)] if body else []
+            await connection.send_together((FrameKind.CALL, head), *bodies, (FrameKind.END, b""))
+            return
+        await connection.send(FrameKind.CALL, head)
         for start in range(0, len(body), BODY_CHUNK_BYTES):
             await connection.send(FrameKind.BODY, body[start : start + BODY_CHUNK_BYTES])
         await connection.send(FrameKind.END)

@@ -24,6 +24,7 @@ from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.routing import NoSlot, Route, Router
 from chutes_core.wire.launch import FrameError
 
+CHUTE_FAULT = frozenset(("cord_failed", "bad_response"))  # the runner says: the chute's own code
 NO_FAULT = frozenset(("at_capacity", "draining"))
 CALLER_LEFT = 499  # in records only: nobody was there to receive a status
 
@@ -63,16 +64,18 @@ class Forwarder:
         Raises:
             ChutesError: there was no answer, or it broke off (``reply.started`` tells).
         """
+        outcome: Outcome
         try:
             ending = await self._serve(call, reply)
         except asyncio.CancelledError:
             call.status = call.status or CALLER_LEFT
-            outcome: Outcome = "client_gone" if call.caller_left else "failed"
+            outcome = "client_gone" if call.caller_left else "failed"
             self._metering.record(call, outcome, bytes_out=reply.bytes_out)
             raise
         except ChutesError as error:
             call.status = call.status or status_of(error)
-            self._metering.record(call, "failed", bytes_out=reply.bytes_out)
+            outcome = "chute_error" if error.code == "chute_error" else "failed"
+            self._metering.record(call, outcome, bytes_out=reply.bytes_out)
             raise
         self._metering.record(call, ending.outcome, bytes_out=reply.bytes_out + reply.held_bytes)
         if ending.whole:
@@ -141,6 +144,11 @@ class Forwarder:
                     call.taken_back(fault=False)
                     return None
                 return self._refused(call, route, error)
+            if isinstance(head, FrameError) and head.code in CHUTE_FAULT:
+                route.succeeded(
+                    call.usage_us(self._clock)
+                )  # the instance works, its chute does not
+                raise _chute_failed()
             if isinstance(head, FrameError):
                 return self._refused(call, route, _refusal(head), fault=head.code not in NO_FAULT)
             route.succeeded(call.usage_us(self._clock))
@@ -171,6 +179,14 @@ def _refusal(said: FrameError) -> ChutesError:
     if said.code in NO_FAULT:
         return _at_capacity()
     return ProtocolError("instance_failed", f"the instance refused the call: {said.code}")
+
+
+def _chute_failed() -> ChutesError:
+    return ProtocolError(
+        "chute_error",
+        "the chute failed before it answered",
+        hint="nothing was charged; the chute's owner finds the reason in its logs",
+    )
 
 
 def _gave_up(last: ChutesError | None) -> ChutesError:

@@ -129,8 +129,8 @@ class Instance:
             onward_reader, onward = await asyncio.open_connection("127.0.0.1", self._inner_port)
             onward.write(preamble.to_bytes())
             await asyncio.gather(_pump(reader, onward), _pump(onward_reader, writer))
-        except (ChutesError, OSError):
-            pass
+        except (ChutesError, OSError, asyncio.CancelledError):
+            pass  # the end of a connection, or of the test
         finally:
             self._open.discard(writer)
             writer.transport.abort()
@@ -149,8 +149,8 @@ class Instance:
                 incoming = await _next_call(connection)
                 self.calls.append(incoming)
                 await self.handler(incoming)
-        except (ChutesError, OSError):
-            pass
+        except (ChutesError, OSError, asyncio.CancelledError):
+            pass  # the end of a connection, or of the test
         finally:
             self._open.discard(writer)
             writer.transport.abort()

@@ -107,6 +107,32 @@ async def test_all_instances_failing_is_502_and_costs_nothing(house: House, inst
     assert house.gateway.taken_rao(house.owner_id) == 0
 
 
+async def test_a_chute_that_raises_is_500_and_is_not_tried_elsewhere(house: House, instance):
+    """The runner's word that the chute's own code failed is a chute_error, and opens no breaker."""
+
+    async def raises(call: Incoming) -> None:
+        await call.error("cord_failed")
+
+    one = await instance(raises)
+    house.serve(one)
+    for _ in range(4):
+        response = await house.post(content=b"x")
+        assert (response.status_code, response.json()["code"]) == (500, "chute_error")
+    assert outcomes(house) == [("chute_error", 1, False)] * 4
+    assert len(one.calls) == 4
+
+
+async def test_an_instance_that_keeps_failing_is_left_alone_for_a_while(house: House, instance):
+    """After three failures in a row calls are refused at once, with a time to come again."""
+    one = await instance(die)
+    house.serve(one)
+    for _ in range(3):
+        assert (await house.post()).status_code == 502
+    response = await house.post()
+    assert (response.status_code, response.json()["code"]) == (503, "instances_failing")
+    assert len(one.calls) == 3
+
+
 async def test_all_instances_full_is_429_with_retry_after(house: House, instance):
     """at_capacity from every instance becomes 429 and leaves no record: nothing ran."""
     house.serve(await instance(refuse))
