@@ -6,7 +6,7 @@ import click
 
 from chutes_core.cli import session
 from chutes_core.cli.options import emit, json_option, note, pairs, yes_option
-from chutes_core.sdk.loader import load_code, read_source
+from chutes_core.sdk.loader import load_file
 from chutes_core.sdk.manifest import deploy_body
 
 
@@ -28,8 +28,7 @@ def deploy(
     as_json: bool,
 ) -> None:
     """Deploy a chute, or its next version. Its image must be built."""
-    source = read_source(chute_ref)
-    chute = load_code(source.code, source.filename, source.ref_str)
+    source, chute = load_file(chute_ref)
     body = deploy_body(chute, source, public=public, logo_id=logo)
     if debug:
         note("\n".join(f"{name}: {value}" for name, value in body.items() if name != "code"))

@@ -5,7 +5,7 @@ from typing import Any
 import click
 
 from chutes_core.cli.options import emit, json_option, pairs, table
-from chutes_core.sdk.loader import load_code, read_source
+from chutes_core.sdk.loader import load_file
 from chutes_core.sdk.manifest import inspection
 
 
@@ -14,8 +14,8 @@ from chutes_core.sdk.manifest import inspection
 @json_option
 def inspect(chute_ref: str, as_json: bool) -> None:
     """Show ids, Dockerfile, node selector, cords, paths, methods and schemas of a chute file."""
-    source = read_source(chute_ref)
-    document = inspection(load_code(source.code, source.filename, source.ref_str), source)
+    source, chute = load_file(chute_ref)
+    document = inspection(chute, source)
     emit(document, as_json=as_json, text=_text(document))
 
 

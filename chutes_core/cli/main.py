@@ -71,6 +71,7 @@ class LazyGroup(click.Group):
         "Exit codes: 0 done, 1 refused by the server, 2 bad use, 3 unreachable."
     ),
 )
+@click.version_option(package_name="chutes-core", prog_name="chutes")
 def cli() -> None:
     """Write, build, deploy and call chutes: applications on rented GPUs."""
 

@@ -48,8 +48,21 @@ def load_chute(ref: str, directory: Path | None = None) -> Chute:
         Invalid: the reference or the file is wrong (ChuteFileError names the line).
         NotFound: there is no such file or variable.
     """
+    return load_file(ref, directory)[1]
+
+
+def load_file(ref: str, directory: Path | None = None) -> tuple[ChuteSource, Chute]:
+    """Load a chute file together with its text; modules beside the file can be imported.
+
+    Raises:
+        Invalid: the reference or the file is wrong (ChuteFileError names the line).
+        NotFound: there is no such file or variable.
+    """
     source = read_source(ref, directory)
-    return load_code(source.code, source.filename, source.ref_str)
+    folder = str(locate(ref, directory)[0].parent.resolve())
+    if folder not in sys.path:
+        sys.path.append(folder)  # last, so that no file beside the chute shadows a library
+    return source, load_code(source.code, source.filename, source.ref_str)
 
 
 def read_source(ref: str, directory: Path | None = None) -> ChuteSource:

@@ -12,22 +12,37 @@ before the status line goes out, so that an early failure is a plain 500.
 """
 
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
+import anyio
 import pydantic_core
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from chutes_core.base.errors import Conflict
 from chutes_core.sdk.cord import CALL_BY_ARGUMENTS, CALL_HEADER, Cord
 from chutes_core.sdk.passthrough import forward
 from chutes_core.sdk.schemas import InvalidInput
 
+CLEAN_UP_S = 5.0  # a stream's function has this long to end after its caller left
 _LOG = logging.getLogger("chutes")
 _END = object()
+
+
+class _CordStream(StreamingResponse):
+    """A stream whose function ends with it, however it ends: its clean-up has run afterwards."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the stream, then close the function."""
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            with anyio.move_on_after(CLEAN_UP_S, shield=True):
+                await cast(AsyncGenerator[bytes, None], self.body_iterator).aclose()
 
 
 @dataclass
@@ -166,14 +181,16 @@ def _parse(request: Request, raw: bytes) -> Any:
 async def _stream(cord: Cord, kwargs: dict[str, Any]) -> Response:
     items = cord.iterate(**kwargs)
     first = await anext(items, _END)
-    return StreamingResponse(
+    return _CordStream(
         _chunks(cord, first, items),
         media_type=cord.output_content_type,
         headers={"Cache-Control": "no-cache"},
     )
 
 
-async def _chunks(cord: Cord, first: Any, items: AsyncGenerator[Any, None]) -> AsyncIterator[bytes]:
+async def _chunks(
+    cord: Cord, first: Any, items: AsyncGenerator[Any, None]
+) -> AsyncGenerator[bytes, None]:
     try:
         if first is _END:
             return

@@ -126,6 +126,17 @@ def test_a_chute_file_shadows_no_module():
     assert sys.modules["json"] is json
 
 
+def test_modules_beside_the_file_can_be_imported(tmp_path, monkeypatch):
+    """A chute file imports its neighbours, and a neighbour shadows no library."""
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "beside_the_chute.py").write_text("WORD = 'hi'\n")
+    (tmp_path / "colorsys.py").write_text("raise ValueError('shadowed')\n")
+    code = "import colorsys\nfrom beside_the_chute import WORD\n" + GOOD.lstrip().partition("\n")[2]
+    (tmp_path / "my_app.py").write_text(code)
+    assert load_chute("my_app:chute", tmp_path).name == "app"
+    del sys.modules["beside_the_chute"]
+
+
 def test_a_failed_file_is_not_left_behind():
     """A file that failed is not importable half-made."""
     with pytest.raises(ChuteFileError):

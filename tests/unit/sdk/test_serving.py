@@ -307,6 +307,32 @@ async def test_a_client_that_leaves_ends_the_function(chute):
     await asyncio.wait_for(ended.wait(), timeout=10)
 
 
+async def test_a_cancelled_stream_has_cleaned_up_when_it_ends(chute):
+    """When a call is cancelled while it sends, the function's clean-up is over by its end."""
+    sending = asyncio.Event()
+    cleaned = []
+
+    @chute.cord(stream=True)
+    async def forever(self):
+        try:
+            while True:
+                yield "x"
+        finally:
+            await asyncio.sleep(0)
+            cleaned.append(True)
+
+    async def send(message):
+        if message["type"] == "http.response.body":
+            sending.set()
+            await asyncio.Event().wait()
+
+    call = asyncio.create_task(chute(_scope("/forever"), _receiver(b"{}"), send))
+    await asyncio.wait_for(sending.wait(), timeout=10)
+    call.cancel()
+    await asyncio.wait([call], timeout=10)
+    assert cleaned == [True]
+
+
 async def test_stream_and_plain_cord_on_one_public_path(chute, client_of):
     """The body's `stream` chooses between two cords that share a public path."""
 
