@@ -42,7 +42,7 @@ AsgiApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 def scope_of(head: CallHead) -> Scope:
     """Return the ASGI HTTP scope of a call; ``head.path`` is percent-encoded as on a wire."""
     headers = [
-        (name.lower().encode("latin-1"), value.encode("latin-1", "replace"))
+        (name.lower().encode("latin-1", "replace"), value.encode("latin-1", "replace"))
         for name, value in head.headers
         if name.lower() not in HOP_BY_HOP and name.lower() != HEADER_INVOCATION
     ]

@@ -148,8 +148,8 @@ async def _listen(link: Link, exchange: Exchange, app: AsgiApp, head: CallHead) 
     """Read the request to its END, then watch; False when the caller has left."""
     try:
         return await _listening(link, exchange, app, scope_of(head))
-    except ChutesError:
-        exchange.leave()
+    except BaseException:
+        exchange.leave()  # whatever it was, nobody listens to this caller any more
         raise
 
 

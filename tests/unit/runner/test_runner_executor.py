@@ -290,3 +290,19 @@ async def test_head_has_no_body(executor):
     call = Frame(FrameKind.CALL, json.dumps(head).encode())
     assert await asyncio.wait_for(executor.run(link, call), 10)
     assert link.kinds == ["RESPONSE", "END"]
+
+
+async def test_odd_header_names_reach_the_application(executor):
+    """A header that is no latin-1 neither breaks the call nor keeps its place."""
+    executor.serve(Service(replies(*answer()), 1))
+    head = {
+        "invocation_id": str(uuid.UUID(int=1)),
+        "method": "POST",
+        "path": "/\u4f60",
+        "headers": [["x-\u4f60", "\u597d"]],
+    }
+    for _ in range(2):
+        link = MemoryLink(END)
+        call = Frame(FrameKind.CALL, json.dumps(head).encode())
+        assert await asyncio.wait_for(executor.run(link, call), 10)
+        assert link.kinds == ["RESPONSE", "BODY", "END"]
