@@ -161,7 +161,8 @@ class Front:
     ) -> Call | None:
         """Return the admitted call with its body; None if the caller left before all came.
 
-        A call by model is admitted once its body is there; others before it is read.
+        A call by model is admitted once its body is there, by the snapshot of that moment (a hold
+        is only right against the current one); others before it is read.
         """
         body: bytes | None = None
         model: str | None = None
@@ -170,6 +171,8 @@ class Front:
             if body is None:
                 return None
             model = model_of(body)
+            snapshot = self._snapshot()
+            key = authenticate(snapshot, request.headers)
         admitted = admit(snapshot, key, target, method=request.method, model=model)
         hold = self._holds.open(admitted.payer, admitted.chute.rate)
         try:

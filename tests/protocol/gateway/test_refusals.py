@@ -1,5 +1,6 @@
 import asyncio
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
@@ -238,6 +239,36 @@ async def test_holds_of_concurrent_calls_add_up(house: House, instance):
     house.world.drained["w1"] = 2
     house.swap()
     assert house.gateway.taken_rao(user) == 1
+
+
+async def test_a_hold_is_checked_against_the_balance_after_the_upload(house: House, instance):
+    """A balance that a slow upload saw at its beginning is not spent again at its end."""
+    one = await instance(echo)
+    user = house.world.user(spendable_rao=100)
+    chute = house.world.chute(user, "amy-slow", rate=Rate("r", 10**15, 60))
+    house.world.instances[chute.chute_id] = (one.view(chute.chute_id),)
+    headers = {"x-api-key": house.world.key(user)}
+    house.swap()
+    assert (await house.post("/c/amy-slow/api/echo", headers=headers)).status_code == 200
+    assert house.gateway.taken_rao(user) == 60
+    uploading, drained = asyncio.Event(), asyncio.Event()
+
+    async def body():
+        yield b'{"model": '
+        uploading.set()
+        await drained.wait()
+        yield b'"model/amy-slow"}'
+
+    slow = asyncio.ensure_future(
+        house.post("/v1/chat/completions", content=body(), headers=headers)
+    )
+    await asyncio.wait_for(uploading.wait(), 10)
+    await house.client.get("/v1/models", headers=headers)  # the upload has begun by now
+    house.world.payers[user] = replace(house.world.payers[user], spendable_rao=40)
+    house.world.drained["w1"] = 1
+    house.swap()
+    drained.set()
+    assert said(await slow) == (402, "insufficient_balance")
 
 
 async def test_charges_not_yet_drained_count_after_a_restart(house: House, instance, tmp_path):
