@@ -17,7 +17,7 @@ from bittensor_core import Keypair
 from chutes_core.base.errors import ChainError, Exhausted, Invalid
 from chutes_core.chain.commitments import commitment_fields, commitment_text
 from chutes_core.chain.connection import Connection, Patience, Sleep
-from chutes_core.chain.extrinsics import Build, Receipt, finalized_head, submit
+from chutes_core.chain.extrinsics import Build, Receipt, finalized_head, find_weights, submit
 from chutes_core.chain.genesis import is_devnet_header
 from chutes_core.chain.metagraph import Metagraph, Neuron, read_metagraph
 from chutes_core.chain.subnet import U16_MAX, Subnet, read_subnet
@@ -244,6 +244,23 @@ class ChainClient:
             # the SDK's signer for an intent is anything that has an address and signs
             build = self._weights_call(hotkey, pairs, version_key)
             return submit(self._connection, build, hotkey, "set weights")
+
+    def weights_receipt(self, hotkey_ss58: str, block_number: int) -> Receipt | None:
+        """Return the receipt of the weights that a hotkey set in a finalized block, if it did.
+
+        The chain dates a neuron's last update; with this a validator that died between sending and
+        storing learns afterwards what it had sent.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> Receipt | None:
+            if block_number > await substrate.finalized_block_number():
+                return None
+            return await find_weights(substrate, hotkey_ss58, block_number)
+
+        return self._connection.read(read, "look for an extrinsic")
 
     def call(self, coldkey: Any, generated_call: Any, doing: str) -> Receipt:
         """Send one generated call signed by a coldkey; for scripts run where the coldkey is.

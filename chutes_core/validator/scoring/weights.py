@@ -10,13 +10,14 @@ An epoch is named by the block at which it began. Weights are sent in its last p
 count for the most work and take effect at its end.
 """
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from loguru import logger
 
-from chutes_core.base.errors import ChutesError, Exhausted
+from chutes_core.base.errors import ChainError, ChutesError, Conflict, Exhausted
 from chutes_core.chain.extrinsics import Receipt
 from chutes_core.chain.metagraph import Metagraph
 from chutes_core.chain.subnet import Subnet
@@ -56,7 +57,11 @@ class EpochStore(Protocol):
     def record_result(
         self, epoch: int, *, extrinsic_hash: str, block_number: int, block_hash: str
     ) -> None:
-        """Store in which finalized block the epoch's extrinsic succeeded."""
+        """Store in which finalized block the epoch's extrinsic succeeded.
+
+        Raises:
+            Conflict: ``no_intent``.
+        """
         ...
 
     def record_failure(self, epoch: int, *, error: str) -> None:
@@ -89,6 +94,10 @@ class WeightChain(Protocol):
 
     def set_weights(self, hotkey: Any, weights: Mapping[int, int], version_key: int) -> Receipt:
         """Send the vector and wait for finality."""
+        ...
+
+    def weights_receipt(self, hotkey_ss58: str, block_number: int) -> Receipt | None:
+        """Return the receipt of weights that the hotkey set in a block, if it did."""
         ...
 
 
@@ -175,6 +184,7 @@ class WeightSetter:
         self._source = source
         self._lead_blocks = lead_blocks
         self._known_version = known_version
+        self._found_on_chain: int | None = None
 
     def run_once(self, now_us: int) -> WeightOutcome:
         """Do what is due now and return what was done.
@@ -220,7 +230,7 @@ class WeightSetter:
         if self._store.last_submitted_epoch() == epoch:
             return Waiting(epoch, "done", left)
         if set_before and last_update >= epoch:
-            # sent before a restart, or by a twin of this validator: the chain has it
+            self._remember(epoch, last_update)
             return Waiting(epoch, "done", left)
         since = subnet.block - last_update
         if last_update and since < subnet.weights_rate_limit:
@@ -231,6 +241,23 @@ class WeightSetter:
         if left > lead:
             return Waiting(epoch, "early", left - lead)
         return None
+
+    def _remember(self, epoch: int, block_number: int) -> None:
+        """Complete the record of weights that were sent before a restart, once a process."""
+        if self._found_on_chain == epoch:
+            return
+        # ChainError: the node has discarded that block; Conflict: no intent of ours, so a twin of
+        # this validator sent them. Either way the epoch is done, and only the record lacks its hash
+        with contextlib.suppress(ChainError, Conflict):
+            receipt = self._chain.weights_receipt(self._hotkey.ss58_address, block_number)
+            if receipt is not None:
+                self._store.record_result(
+                    epoch,
+                    extrinsic_hash=receipt.extrinsic_hash,
+                    block_number=receipt.block_number,
+                    block_hash=receipt.block_hash,
+                )
+        self._found_on_chain = epoch
 
     def _submit(
         self, now_us: int, subnet: Subnet, metagraph: Metagraph, own_uid: int

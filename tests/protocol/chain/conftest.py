@@ -13,6 +13,15 @@ from chutes_core.devnet.launch import DevnetProcess
 BLOCK_SECONDS = 0.1
 
 
+@pytest.fixture(scope="session", autouse=True)
+def runtime_cache(tmp_path_factory):
+    """Keep the SDK's cache of metadata out of the home directory."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("runtime-cache")
+        patch.setenv("BITTENSOR_RUNTIME_CACHE_DIR", str(folder))
+        yield
+
+
 @pytest.fixture(scope="session")
 def devnet():
     """One running devnet with fast blocks."""

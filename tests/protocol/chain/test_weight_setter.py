@@ -120,6 +120,37 @@ def test_a_twin_with_an_empty_store_does_not_send_again(client, key, store, tmp_
     assert outcome.epoch > sent.epoch
 
 
+def test_a_validator_that_died_after_sending_finds_its_extrinsic(client, key, store, monkeypatch):
+    """The record of the epoch is completed from the chain, with the hash that was really sent."""
+
+    class DiedError(Exception):
+        """Stands for the end of the process."""
+
+    hotkey = key("//Validator1//hotkey")
+    source = Source(registered(client, key, "//Miner1"))
+    setter = WeightSetter(client, hotkey, store.epochs, source)
+
+    def die(*_, **__):
+        raise DiedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(store.epochs), "record_result", die)
+        with pytest.raises(DiedError):
+            run_until(setter, client, Submitted)
+    assert store.epochs.last_submitted_epoch() is None
+    again = WeightSetter(client, hotkey, store.epochs, source)
+    assert again.run_once(NOW_US).reason == "done"
+    epoch = store.epochs.last_submitted_epoch()
+    kept = store.epochs.get(epoch)
+    own = client.metagraph().by_hotkey(hotkey.ss58_address)
+    assert kept.block_number == own.last_update
+    assert client.weights_receipt(hotkey.ss58_address, own.last_update).extrinsic_hash == (
+        kept.extrinsic_hash
+    )
+    assert client.weights_receipt(hotkey.ss58_address, own.last_update - 1) is None
+    assert client.weights_receipt(hotkey.ss58_address, 10**6) is None
+
+
 def test_a_commit_reveal_subnet_takes_a_timelocked_commit(client, key, store):
     """Where the subnet demands it, the vector goes out sealed, and counts as this epoch's."""
     worker = registered(client, key, "//Miner1")

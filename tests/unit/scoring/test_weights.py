@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chutes_core.base.errors import ChainError, Exhausted, Unavailable
+from chutes_core.base.errors import ChainError, Conflict, Exhausted, Unavailable
 from chutes_core.chain.extrinsics import Receipt
 from chutes_core.chain.metagraph import Metagraph, Neuron
 from chutes_core.chain.subnet import Subnet
@@ -56,6 +56,12 @@ class Chain:
         self.last_update = 90
         self.registered_at = 1
         self.failure = None
+        self.looked = []
+
+    def weights_receipt(self, hotkey_ss58, block_number):
+        """Return the receipt of weights found in a block."""
+        self.looked.append(block_number)
+        return Receipt("0xfound", block_number, "0xblock")
 
     def subnet(self):
         """Return the parameters."""
@@ -100,7 +106,9 @@ class Store:
         self.trace.append(("intent", epoch, dict(weights)))
 
     def record_result(self, epoch, *, extrinsic_hash, block_number, block_hash):
-        """Note the result."""
+        """Note the result, where there is an intent."""
+        if not any(step[:2] == ("intent", epoch) for step in self.trace):
+            raise Conflict("no_intent", "no weights were meant")
         self.trace.append(("result", epoch, extrinsic_hash, block_number))
         self.submitted = epoch
 
@@ -177,9 +185,35 @@ def test_an_epoch_is_done_once(setter, trace):
 def test_after_a_restart_the_chain_is_asked(chain, store, trace):
     """Sent, and died before the result was stored: the new process sees the chain's update."""
     chain.last_update = 112
+    store.record_intent(100, {MINER: 65_535}, at_s=0)
     restarted = WeightSetter(chain, Hotkey(), store, Source())
     assert restarted.run_once(NOW_US) == Waiting(100, "done", 5)
+    assert trace[1:] == [("result", 100, "0xfound", 112)]
+    assert restarted.run_once(NOW_US) == Waiting(100, "done", 5)
+    assert len(trace) == 2
+
+
+def test_weights_of_a_twin_are_not_ours_to_record(chain, store, trace):
+    """Without an intent of its own, the setter waits and asks the chain's block only once."""
+    chain.last_update = 112
+    setter = WeightSetter(chain, Hotkey(), store, Source())
+    assert setter.run_once(NOW_US) == setter.run_once(NOW_US) == Waiting(100, "done", 5)
     assert trace == []
+    assert chain.looked == [112]
+
+
+def test_a_node_that_forgot_the_block_leaves_the_epoch_done(chain, store, trace, monkeypatch):
+    """Where the node has discarded the block, the record stays without a hash, and no more."""
+
+    def forgotten(hotkey_ss58, block_number):
+        raise ChainError("chain", "State discarded")
+
+    chain.last_update = 112
+    store.record_intent(100, {MINER: 65_535}, at_s=0)
+    monkeypatch.setattr(chain, "weights_receipt", forgotten)
+    setter = WeightSetter(chain, Hotkey(), store, Source())
+    assert setter.run_once(NOW_US) == Waiting(100, "done", 5)
+    assert len(trace) == 1
 
 
 def test_a_restart_before_sending_sends(chain, store, trace):
