@@ -244,13 +244,13 @@ async def test_holds_of_concurrent_calls_add_up(house: House, instance):
 async def test_a_hold_is_checked_against_the_balance_after_the_upload(house: House, instance):
     """A balance that a slow upload saw at its beginning is not spent again at its end."""
     one = await instance(echo)
-    user = house.world.user(spendable_rao=100)
-    chute = house.world.chute(user, "amy-slow", rate=Rate("r", 10**15, 60))
+    user = house.world.user(spendable_rao=20)
+    chute = house.world.chute(user, "amy-slow", rate=Rate("r", 3600, 20))
     house.world.instances[chute.chute_id] = (one.view(chute.chute_id),)
     headers = {"x-api-key": house.world.key(user)}
     house.swap()
     assert (await house.post("/c/amy-slow/api/echo", headers=headers)).status_code == 200
-    assert house.gateway.taken_rao(user) == 60
+    assert house.gateway.taken_rao(user) == 1  # one rao a second, rounded up
     uploading, drained = asyncio.Event(), asyncio.Event()
 
     async def body():
@@ -264,7 +264,7 @@ async def test_a_hold_is_checked_against_the_balance_after_the_upload(house: Hou
     )
     await asyncio.wait_for(uploading.wait(), 10)
     await house.client.get("/v1/models", headers=headers)  # the upload has begun by now
-    house.world.payers[user] = replace(house.world.payers[user], spendable_rao=40)
+    house.world.payers[user] = replace(house.world.payers[user], spendable_rao=19)
     house.world.drained["w1"] = 1
     house.swap()
     drained.set()
