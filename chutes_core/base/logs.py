@@ -13,7 +13,7 @@ def configure_logs(level: str = "INFO", *, as_json: bool = False) -> None:
     """Send the process's log lines to standard error, as text or as JSON lines."""
     logger.remove()
     if as_json:
-        logger.add(sys.stderr, level=level, serialize=True)
+        logger.add(sys.stderr, level=level, serialize=True, diagnose=False)
         return
     logger.add(
         sys.stderr,

@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack
 from loguru import logger
 
 from chutes_core.base.clock import SystemClock
-from chutes_core.base.errors import Forbidden
+from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys, load_neuron_keys
 from chutes_core.miner.backoff import BackOff
@@ -191,7 +191,10 @@ class Miner:
                 said = True
                 logger.bind(code=error.code).warning("waiting for registration: {}", error)
             await _wait(self._stop, self._settings.poll_seconds)
-            await self._view.refresh()
+            try:
+                await self._view.refresh()
+            except Unavailable as error:
+                logger.bind(code=error.code).warning("chain was not read: {}", error)
 
     def _not_registered(self) -> Forbidden:
         settings = self._settings
@@ -218,10 +221,12 @@ class Miner:
             Loop("housekeeping", _HOUSEKEEPING_S, self._housekeeping),
         )
         tasks = [asyncio.create_task(run_loop(loop, self._stop, self.errors)) for loop in loops]
-        await self._stop.wait()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        try:
+            await self._stop.wait()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     def _say_ready(self, port: int) -> None:
         facts = {

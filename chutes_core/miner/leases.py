@@ -19,6 +19,7 @@ from chutes_core.wire.lease import Lease
 _HISTORY_BLOCKS = 50_400  # a week of 12 s blocks stays in the store, as evidence for disputes
 _LEAST_IDLE_BLOCKS = 20
 _LEAST_MARGIN_BLOCKS = 4
+_SHORTEST_LEASE_BLOCKS = 8
 _BACKDATED_BLOCKS = 2  # a validator may be a block or two behind this miner's view
 
 
