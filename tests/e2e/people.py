@@ -9,12 +9,15 @@ class TestUser(LocalUser):
 
     __test__ = False
 
-    def deploy_as_own(self, name):
+    def deploy_as_own(self, name, *, changes=()):
+        """Deploy an example under this username, with other (old, new) texts replaced too."""
         folder = self._folder / "chutes"
         folder.mkdir(parents=True, exist_ok=True)
         text = (EXAMPLES / f"{name}.py").read_text()
-        own = text.replace('username="demo"', f'username="{self.username}"')
-        (folder / f"{name}.py").write_text(own)
+        for old, new in (('username="demo"', f'username="{self.username}"'), *changes):
+            assert old in text
+            text = text.replace(old, new)
+        (folder / f"{name}.py").write_text(text)
         return self.deploy(name, folder=folder)
 
 

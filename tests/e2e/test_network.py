@@ -83,7 +83,8 @@ def test_an_unregistered_hotkey_is_refused_by_a_validator(network):
 def test_a_launch_without_a_lease_is_refused(network, user):
     """A GPU that is not leased to this validator cannot serve it."""
     keypair = miner_hotkey(3)
-    user.deploy("stream")
+    nobody = ("min_vram_gb_per_gpu=16", 'include=["b200"]')  # a GPU that no miner here has
+    user.deploy_as_own("stream", changes=[nobody])
     listed = wanted_of(keypair, network.url(1), network.hotkey(1))
     wanted = next(w for w in listed.wanted)
     other = lease(keypair, "GPU-3", network.hotkey(2), listed.block)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from chutes_core.base.errors import Forbidden, Unavailable
-from scripts.localnet import ROOT, miner_coldkey, miner_hotkey, wait_until, write_wallet
+from scripts.localnet import ROOT, Localnet, miner_coldkey, miner_hotkey, wait_until, write_wallet
 from tests.e2e.people import rich_user
 from tests.e2e.signed import launches_of, lease, request_launch, wanted_of
 
@@ -50,8 +50,6 @@ def test_a_dishonest_prover_never_serves(dishonest, number, mode, reason):
 @pytest.fixture(scope="module")
 def dishonest(tmp_path_factory):
     """One validator and three miners, each with another way to cheat."""
-    from scripts.localnet import Localnet
-
     folder = tmp_path_factory.mktemp("dishonest")
     with Localnet(folder, block_seconds=0.5, tempo=40) as net:
         validator = net.start_validator(1)
@@ -66,51 +64,50 @@ def dishonest(tmp_path_factory):
         yield user, validator
 
 
-class TestForeignChain:
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
     """A chain whose genesis is not a devnet's: nothing that only tests may use is accepted."""
+    folder = tmp_path_factory.mktemp("foreign")
+    with Localnet(folder, block_seconds=0.5, tempo=40, foreign_genesis=True) as net:
+        yield net
 
-    @pytest.fixture(scope="class")
-    def foreign(self, tmp_path_factory):
-        from scripts.localnet import Localnet
 
-        folder = tmp_path_factory.mktemp("foreign")
-        with Localnet(folder, block_seconds=0.5, tempo=40, foreign_genesis=True) as net:
-            yield net
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"RUNTIME": "process", "PROFILE": "admission"},
+        {"RUNTIME": "docker", "PROFILE": "test"},
+    ],
+)
+def test_a_validator_refuses_test_settings(foreign, settings):
+    """Process runtime and test proofs: exit 2, code devnet_only."""
+    with pytest.raises(Unavailable) as caught:
+        foreign.start_validator(1, extra=settings)
+    assert "devnet_only" in caught.value.message
+    assert "validator-1 ended" in caught.value.message
 
-    @pytest.mark.parametrize(
-        "settings",
-        [
-            {"RUNTIME": "process", "PROFILE": "admission"},
-            {"RUNTIME": "docker", "PROFILE": "test"},
-        ],
-    )
-    def test_a_validator_refuses_test_settings(self, foreign, settings):
-        """Process runtime and test proofs: exit 2, code devnet_only."""
-        with pytest.raises(Unavailable) as caught:
-            foreign.start_validator(1, extra=settings)
-        assert "devnet_only" in caught.value.message
-        assert "validator-1 ended" in caught.value.message
 
-    def test_a_miner_refuses_stand_in_gpus(self, foreign):
-        """Declared GPUs and the process runtime: the miner does not start."""
-        foreign.register_miner(1)
-        with pytest.raises(Unavailable) as caught:
-            foreign.start_miner(1)
-        assert "devnet_only" in caught.value.message
+def test_a_miner_refuses_stand_in_gpus(foreign):
+    """Declared GPUs and the process runtime: the miner does not start."""
+    foreign.register_miner(1)
+    with pytest.raises(Unavailable) as caught:
+        foreign.start_miner(1)
+    assert "devnet_only" in caught.value.message
 
-    def test_a_validator_grants_no_launch_to_a_stand_in(self, foreign):
-        """A request by hand for a stand-in GPU is answered with test_proof_refused."""
-        validator = foreign.start_validator(1, extra={"RUNTIME": "docker", "PROFILE": "admission"})
-        url, hotkey = str(validator.ready["url"]), str(validator.ready["hotkey"])
-        foreign.register_miner(2)
-        user = rich_user(foreign, url)
-        user.deploy("echo")
-        keypair = miner_hotkey(2)
-        listed = wanted_of(keypair, url, hotkey)
-        mine = lease(keypair, "GPU-1", hotkey, listed.block)
-        with pytest.raises(Forbidden) as caught:
-            request_launch(keypair, url, hotkey, listed.wanted[0], "GPU-1", [mine])
-        assert caught.value.code == "test_proof_refused"
+
+def test_a_validator_grants_no_launch_to_a_stand_in(foreign):
+    """A request by hand for a stand-in GPU is answered with test_proof_refused."""
+    validator = foreign.start_validator(1, extra={"RUNTIME": "docker", "PROFILE": "admission"})
+    url, hotkey = str(validator.ready["url"]), str(validator.ready["hotkey"])
+    foreign.register_miner(2)
+    user = rich_user(foreign, url)
+    user.deploy("echo")
+    keypair = miner_hotkey(2)
+    listed = wanted_of(keypair, url, hotkey)
+    mine = lease(keypair, "GPU-1", hotkey, listed.block)
+    with pytest.raises(Forbidden) as caught:
+        request_launch(keypair, url, hotkey, listed.wanted[0], "GPU-1", [mine])
+    assert caught.value.code == "test_proof_refused"
 
 
 @pytest.mark.parametrize("role", ["miner", "validator"])
@@ -125,6 +122,7 @@ def test_a_coldkey_beside_the_hotkey_stops_the_start(tmp_path, role):
         f"{prefix}WALLET_NAME": "w",
         f"{prefix}DATA_DIR": str(tmp_path / "data"),
         f"{prefix}CHAIN_URL": "ws://127.0.0.1:1",
+        f"{prefix}RUNTIME": "process",
         "CHUTES_VALIDATOR_PAYMENT_TREASURY": treasury,
         "CHUTES_VALIDATOR_DEPOSIT_TREASURY": treasury,
     }
