@@ -14,13 +14,14 @@ from typing import Any
 import bittensor as bt
 from bittensor_core import Keypair
 
-from chutes_core.base.errors import ChainError, Exhausted, Invalid
+from chutes_core.base.errors import ChainError, Invalid
 from chutes_core.chain.commitments import commitment_fields, commitment_text
 from chutes_core.chain.connection import Connection, Patience, Sleep
-from chutes_core.chain.extrinsics import Build, Receipt, finalized_head, find_weights, submit
+from chutes_core.chain.extrinsics import Build, Receipt, finalized_head, submit
 from chutes_core.chain.genesis import is_devnet_header
 from chutes_core.chain.metagraph import Metagraph, Neuron, read_metagraph
-from chutes_core.chain.subnet import U16_MAX, Subnet, read_subnet
+from chutes_core.chain.subnet import Subnet, read_subnet
+from chutes_core.chain.weights import find_weights, weights_call
 
 _AXON_VERSION = 1
 _AXON_PROTOCOL = 4
@@ -235,14 +236,8 @@ class ChainClient:
             Unavailable: ``extrinsic_in_flight``, or the node stayed unreachable.
             TimedOut: ``extrinsic_unknown``.
         """
-        pairs = sorted(weights.items())
-        if not any(value for _, value in pairs):
-            raise Invalid("bad_weights", "a weight vector needs a weight above zero")
-        if any(not 0 <= part <= U16_MAX for pair in pairs for part in pair):
-            raise Invalid("bad_weights", "uids and weights lie between 0 and 65535")
+        build = weights_call(self.netuid, hotkey, weights, version_key)
         with self._write_lock:
-            # the SDK's signer for an intent is anything that has an address and signs
-            build = self._weights_call(hotkey, pairs, version_key)
             return submit(self._connection, build, hotkey, "set weights")
 
     def weights_receipt(self, hotkey_ss58: str, block_number: int) -> Receipt | None:
@@ -284,33 +279,6 @@ class ChainClient:
             )
         return neuron
 
-    def _weights_call(
-        self, hotkey: Keypair, pairs: list[tuple[int, int]], version_key: int
-    ) -> Build:
-        async def build(substrate: bt.RpcSubstrate) -> Any:
-            # read again after the pool was found empty: what was sent before counts now
-            head = await finalized_head(substrate)
-            subnet = await read_subnet(substrate, self.netuid, *head)
-            metagraph = await read_metagraph(substrate, self.netuid, *head)
-            neuron = metagraph.by_hotkey(hotkey.ss58_address)
-            if neuron is not None:
-                _check_rate(neuron, subnet)
-            if subnet.commit_reveal:
-                intent = bt.SetWeights(
-                    netuid=self.netuid, weights=dict(pairs), version_key=version_key
-                )
-                return await intent.build(substrate, hotkey)
-            return await substrate.compose(  # type: ignore[no-untyped-call]  # the SDK's
-                bt.calls.SubtensorModule.set_weights(
-                    netuid=self.netuid,
-                    dests=[uid for uid, _ in pairs],
-                    weights=[value for _, value in pairs],
-                    version_key=version_key,
-                )
-            )
-
-        return build
-
 
 _OWNER = bt.storage.SubtensorModule.Owner
 _NOBODY = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"
@@ -324,19 +292,6 @@ def composed(call: Any) -> Build:
         return await substrate.compose(call)  # type: ignore[no-untyped-call]  # the SDK's
 
     return build
-
-
-def _check_rate(neuron: Neuron, subnet: Subnet) -> None:
-    since = subnet.block - neuron.last_update
-    if neuron.last_update and since < subnet.weights_rate_limit:
-        blocks = subnet.weights_rate_limit - since
-        raise Exhausted(
-            "weights_rate_limited",
-            f"the last weights are {since} blocks old; the limit is {subnet.weights_rate_limit}",
-            hint=f"wait {blocks} blocks",
-            retry_after_s=max(1, blocks * subnet.block_ms // 1_000),
-            blocks=blocks,
-        )
 
 
 def _item(item: Any) -> tuple[str, str]:

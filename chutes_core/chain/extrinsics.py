@@ -10,7 +10,6 @@ asks the chain what happened (its neuron's last update) before it sends again.
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any
 
 import bittensor as bt
@@ -55,27 +54,6 @@ async def finalized_head(substrate: bt.RpcSubstrate) -> tuple[int, str]:
     """Return number and hash of the finalized head."""
     number = await substrate.finalized_block_number()
     return number, await substrate.block_hash(number)
-
-
-async def find_weights(
-    substrate: bt.RpcSubstrate, hotkey_ss58: str, block_number: int
-) -> Receipt | None:
-    """Return the receipt of the hotkey's successful weights call in a block, if there is one."""
-    block_hash = await substrate.block_hash(block_number)
-    block = await substrate.get_block(block_hash=block_hash)
-    raw = (await substrate.raw.rpc_request("chain_getBlock", [block_hash]))["block"]["extrinsics"]
-    decoded = [getattr(each, "value", each) for each in (block or {}).get("extrinsics", ())]
-    for extrinsic, encoded in zip(decoded, raw, strict=True):
-        if not isinstance(extrinsic, dict) or extrinsic.get("address") != hotkey_ss58:
-            continue
-        if "weights" not in extrinsic["call"]["call_function"]:
-            continue
-        data = bytes.fromhex(encoded.removeprefix("0x"))
-        extrinsic_hash = "0x" + blake2b(data, digest_size=32).hexdigest()
-        result = await substrate.find_extrinsic(extrinsic_hash, block_hash)
-        if result is not None and result.success:
-            return Receipt(extrinsic_hash, block_number, block_hash)
-    return None
 
 
 def submit(

@@ -12,16 +12,22 @@ count for the most work and take effect at its end.
 
 import contextlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from loguru import logger
-
-from chutes_core.base.errors import ChainError, ChutesError, Conflict, Exhausted
+from chutes_core.base.errors import ChainError, ChutesError, Conflict
 from chutes_core.chain.extrinsics import Receipt
 from chutes_core.chain.metagraph import Metagraph
 from chutes_core.chain.subnet import Subnet
-from chutes_core.validator.scoring.evidence import Evidence, build_evidence
+from chutes_core.validator.scoring.evidence import build_evidence
+from chutes_core.validator.scoring.outcomes import (
+    Alarm,
+    Skipped,
+    Submitted,
+    Waiting,
+    WeightOutcome,
+    failed,
+    told,
+)
 from chutes_core.validator.scoring.score import Work, score
 from chutes_core.validator.scoring.vector import to_weights
 
@@ -101,60 +107,6 @@ class WeightChain(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """Weights of this epoch were sent and are final."""
-
-    epoch: int
-    weights: Mapping[int, int]
-    receipt: Receipt
-    evidence: Evidence
-
-
-@dataclass(frozen=True)
-class Waiting:
-    """Nothing to do now. ``reason``: done, early or rate_limited; look again after ``blocks``."""
-
-    epoch: int
-    reason: str
-    blocks: int
-
-
-@dataclass(frozen=True)
-class Skipped:
-    """Nothing was sent and trying again soon may help; ``code`` and ``hint`` say why."""
-
-    epoch: int
-    code: str
-    detail: str
-    hint: str = ""
-
-
-@dataclass(frozen=True)
-class Alarm:
-    """Nothing is sent until a person acts; ``code`` and ``hint`` say on what."""
-
-    epoch: int
-    code: str
-    detail: str
-    hint: str = ""
-
-
-WeightOutcome = Submitted | Waiting | Skipped | Alarm
-
-_ALARMS = frozenset(
-    {
-        "coldkey_cannot_pay",
-        "no_validator_permit",
-        "not_registered",
-        "weights_version_newer",
-        "launch_of_two_miners",
-        "unknown_gpu_class",
-        "bad_weights",
-    }
-)
-
-
 class WeightSetter:
     """Decides and sends; one instance a validator, called by one loop.
 
@@ -198,7 +150,7 @@ class WeightSetter:
         subnet = self._chain.subnet()
         epoch = subnet.last_epoch_block
         if subnet.weights_version > self._known_version:
-            return self._told(
+            return told(
                 Alarm(
                     epoch,
                     "weights_version_newer",
@@ -210,7 +162,7 @@ class WeightSetter:
         metagraph = self._chain.metagraph()
         own = metagraph.by_hotkey(self._hotkey.ss58_address)
         if own is None:
-            return self._told(
+            return told(
                 Alarm(
                     epoch,
                     "not_registered",
@@ -222,7 +174,7 @@ class WeightSetter:
         waiting = self._not_due(subnet, own.last_update, set_before=not registering)
         if waiting is not None:
             return waiting
-        return self._told(self._submit(now_us, subnet, metagraph, own.uid))
+        return told(self._submit(now_us, subnet, metagraph, own.uid))
 
     def _not_due(self, subnet: Subnet, last_update: int, *, set_before: bool) -> Waiting | None:
         epoch = subnet.last_epoch_block
@@ -269,14 +221,14 @@ class WeightSetter:
             weights = to_weights(scores, metagraph, subnet, own_uid)
             record = build_evidence(epoch, work, scores, weights, version_key)
         except ChutesError as error:
-            return _failed(epoch, error)
+            return failed(epoch, error)
         self._store.put_evidence(epoch, record.text)
         self._store.record_intent(epoch, weights, at_s=now_us // 1_000_000)
         try:
             receipt = self._chain.set_weights(self._hotkey, weights, version_key)
         except ChutesError as error:
             self._store.record_failure(epoch, error=f"{error.code}: {error.message}")
-            return _failed(epoch, error)
+            return failed(epoch, error)
         self._store.record_result(
             epoch,
             extrinsic_hash=receipt.extrinsic_hash,
@@ -284,29 +236,3 @@ class WeightSetter:
             block_hash=receipt.block_hash,
         )
         return Submitted(epoch, weights, receipt, record)
-
-    def _told(self, outcome: WeightOutcome) -> WeightOutcome:
-        if isinstance(outcome, Submitted):
-            logger.bind(
-                epoch=outcome.epoch,
-                extrinsic=outcome.receipt.extrinsic_hash,
-                block=outcome.receipt.block_number,
-                uids=len(outcome.weights),
-                evidence=outcome.evidence.sha256,
-            ).info("weights were set")
-        elif isinstance(outcome, Skipped):
-            logger.bind(epoch=outcome.epoch, code=outcome.code, hint=outcome.hint).warning(
-                "weights were not set: {}", outcome.detail
-            )
-        elif isinstance(outcome, Alarm):
-            logger.bind(epoch=outcome.epoch, code=outcome.code, hint=outcome.hint).error(
-                "weights have stopped: {}", outcome.detail
-            )
-        return outcome
-
-
-def _failed(epoch: int, error: ChutesError) -> WeightOutcome:
-    if isinstance(error, Exhausted):
-        return Waiting(epoch, "rate_limited", int(str(error.facts.get("blocks", 1))))
-    kind = Alarm if error.code in _ALARMS else Skipped
-    return kind(epoch, error.code, error.message, error.hint)
