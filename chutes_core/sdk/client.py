@@ -101,19 +101,23 @@ class ApiClient:
         headers: Mapping[str, str] | None = None,
         read_s: float = TIMEOUT_S,
     ) -> httpx.Response:
-        """Send bytes and return the answer; a status of 400 or more raises."""
-        for last in [False] * _REPLAY_TRIES + [True]:
-            request = self._request(method, path, purpose, content, params, headers, read_s)
-            try:
-                answer = self._http.send(request)
-            except httpx.TransportError as error:
-                raise unreachable(self.base_url, error) from error
-            if answer.status_code < 400:
-                return answer
-            failure = error_of(answer.status_code, answer.headers, answer.content)
-            if last or not self._may_sign_again(failure):
-                raise failure
-        raise AssertionError("the last try returns or raises")
+        """Send bytes and return the whole answer; a status of 400 or more raises."""
+        answer = self.open_stream(
+            method,
+            path,
+            purpose=purpose,
+            content=content,
+            params=params,
+            headers=headers,
+            read_s=read_s,
+        )
+        try:
+            answer.read()
+        except httpx.TransportError as error:
+            raise unreachable(self.base_url, error) from error
+        finally:
+            answer.close()
+        return answer
 
     def open_stream(
         self,
