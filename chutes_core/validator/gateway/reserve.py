@@ -2,7 +2,7 @@
 
 Path: the journal gives it up when a write fails, which makes room for the calls in flight; until
 it can be taken again no new call is dispatched. Invariant: while `held` is true, RESERVE_BYTES
-(some two thousand records) can still be written after the disk has filled.
+(some seven thousand records) can still be written after the disk has filled.
 """
 
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from chutes_core.base.clock import Clock, SystemClock
 
-RESERVE_BYTES = 1024 * 1024
+RESERVE_BYTES = 4 * 1024 * 1024
 RETRY_US = 1_000_000
 
 
