@@ -24,7 +24,7 @@ from chutes_core.miner.chain_view import CallerPolicy, Chain, ChainView
 from chutes_core.miner.checks import axon_ip, check_chain, check_runtime
 from chutes_core.miner.deployer import Deployer
 from chutes_core.miner.discovery import Directory, ServePolicy
-from chutes_core.miner.host import DataDir
+from chutes_core.miner.host import DataDir, raise_open_files
 from chutes_core.miner.inventory import Node, find_gpus, node_id, software_version
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.leases import LeaseBook
@@ -56,6 +56,7 @@ async def run(settings: MinerSettings, *, connect: Connect = ChainClient.connect
         ChutesError: it refuses to start; the code says why.
     """
     check_runtime(settings)
+    raise_open_files()
     keys = load_neuron_keys(
         settings.wallet_dir,
         settings.wallet_name,

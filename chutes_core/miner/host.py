@@ -8,6 +8,7 @@ book of leases.
 import fcntl
 import json
 import os
+import resource
 import socket
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from loguru import logger
 from chutes_core.base.errors import Conflict
 
 _BACKLOG = 512
+_OPEN_FILES = 16_384
 
 
 class DataDir:
@@ -74,6 +76,19 @@ class DataDir:
             }
         except (OSError, ValueError, AttributeError):
             return {}
+
+
+def raise_open_files() -> int:
+    """Raise this process's soft limit of open files as far as it may; return the limit.
+
+    The relay needs two for each connection, and the usual soft limit of 1024 ends early.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(_OPEN_FILES, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        return allowed
+    return soft
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -63,7 +63,8 @@ class Relay:
         self._limits = limits or RelayLimits()
         self._routes: dict[str, _Route] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._unproven = 0
+        self._unproven: dict[asyncio.StreamWriter, None] = {}
+        self._proven = 0
         self._server: asyncio.Server | None = None
         self.counts = RelayCounts()
 
@@ -103,25 +104,36 @@ class Relay:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if len(self._tasks) > self._limits.connections or self._unproven >= self._limits.unproven:
-            self._refuse("too_many_connections")
-            return
-        self._unproven += 1
         try:
+            self._make_room()
+            self._unproven[writer] = None
             preamble = await read_preamble(reader, self._limits.preamble_timeout_s)
         except ChutesError as error:
             self._refuse(error.code)
             return
         finally:
-            self._unproven -= 1
+            self._unproven.pop(writer, None)
         route = self._route_of(preamble)
         if route is None:
             return
         route.writers.add(writer)
+        self._proven += 1
         try:
             await self._connect(route, preamble, (reader, writer))
         finally:
+            self._proven -= 1
             route.writers.discard(writer)
+
+    def _make_room(self) -> None:
+        """Cut the oldest unproven connection where there are too many.
+
+        Friends send their preamble at once, so who has been silent longest is most likely none;
+        refusing the newest would let a few silent strangers shut everybody out.
+        """
+        while len(self._unproven) >= self._limits.unproven:
+            oldest = next(iter(self._unproven))
+            del self._unproven[oldest]
+            oldest.transport.abort()
 
     async def _connect(self, route: _Route, preamble: Preamble, outer: "_End") -> None:
         try:
@@ -146,6 +158,8 @@ class Relay:
             self._refuse("bad_mac")
         elif len(route.writers) >= self._limits.per_launch:
             self._refuse("too_many_of_launch")
+        elif self._proven >= self._limits.connections:
+            self._refuse("too_many_connections")
         else:
             return route
         return None

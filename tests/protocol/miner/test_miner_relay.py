@@ -142,6 +142,30 @@ async def test_connections_of_a_launch_are_bounded():
         other.close()
 
 
+async def test_connections_are_bounded():
+    """All launches together hold at most the relay's number of connections."""
+    async with world(RelayLimits(connections=1)) as (relay, _, port):
+        first, writer = await dial(port, preamble().to_bytes() + b"a")
+        assert await asyncio.wait_for(first.readexactly(1), WAIT_S) == b"A"
+        second, other = await dial(port, preamble().to_bytes())
+        assert await closed(second)
+        assert relay.counts.refused == {"too_many_connections": 1}
+        writer.close()
+        other.close()
+
+
+async def test_silent_strangers_do_not_shut_friends_out():
+    """When too many say nothing, the one that has been silent longest makes room."""
+    async with world(RelayLimits(unproven=2, preamble_timeout_s=60)) as (_, _, port):
+        oldest, first = await dial(port)
+        _, second = await dial(port, b"C")
+        friend, third = await dial(port, preamble().to_bytes() + b"a")
+        assert await asyncio.wait_for(friend.readexactly(1), WAIT_S) == b"A"
+        assert await closed(oldest)
+        for writer in (first, second, third):
+            writer.close()
+
+
 async def test_unregistering_cuts_what_is_open():
     """When a launch ends its connections end, and no new one is let in."""
     async with world() as (relay, _, port):

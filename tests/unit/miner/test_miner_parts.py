@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import stat
 from collections import Counter
 
@@ -11,7 +12,7 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict, Forbidden, Invalid, Unavailable
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.checks import axon_ip, check_chain, check_runtime
-from chutes_core.miner.host import DataDir
+from chutes_core.miner.host import DataDir, raise_open_files
 from chutes_core.miner.inventory import find_gpus, stand_ins
 from chutes_core.miner.loops import Loop, run_loop
 from chutes_core.miner.runtime.dockerfile import pip_lines
@@ -187,6 +188,19 @@ def test_any_port_is_the_same_after_a_restart(tmp_path):
     again.close()
     other.close()
     data.close()
+
+
+def test_open_files_are_raised_and_never_lowered():
+    """The soft limit grows up to the hard one; what is higher already stays."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(512, before[1]), before[1]))
+        assert raise_open_files() == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        raised = resource.getrlimit(resource.RLIMIT_NOFILE)
+        assert raised[0] == min(16_384, before[1])
+        assert raise_open_files() == raised[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 def test_store_keeps_launches_and_is_private(store, tmp_path):
