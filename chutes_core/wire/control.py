@@ -107,6 +107,7 @@ class LaunchGrant(Message):
     profile: str
     listen_deadline_s: int
     lease_renewal_s: int
+    allow_external_egress: bool = False
 
 
 class LaunchEvent(Message):

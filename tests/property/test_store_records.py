@@ -71,6 +71,7 @@ chutes = st.builds(
     updated_at_s=numbers,
     shared_with=st.just(frozenset()),
     deleted_at_s=st.none(),
+    allow_external_egress=st.booleans(),
 )
 verdicts = st.builds(
     GpuVerdict,

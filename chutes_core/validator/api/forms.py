@@ -138,6 +138,7 @@ class ChuteForm(Form):
     max_instances: int | None = None
     scaling_threshold: Decimal | None = Field(default=None, max_digits=12)
     shutdown_after_seconds: int | None = None
+    allow_external_egress: bool | None = None
     encrypted_fs: bool | None = None
     tee: bool | None = None
 
@@ -171,6 +172,7 @@ class ChuteForm(Form):
             max_instances=_or(self.max_instances, 1),
             scaling_threshold_percent=int(threshold * 100),
             shutdown_after_s=_or(self.shutdown_after_seconds, 300),
+            allow_external_egress=bool(self.allow_external_egress),
         )
 
 

@@ -176,6 +176,7 @@ def chute_view(chute: Chute, store: Store, rates: Rates) -> Json:
         "concurrency": chute.concurrency,
         "max_instances": chute.max_instances,
         "shutdown_after_seconds": chute.shutdown_after_s,
+        "allow_external_egress": chute.allow_external_egress,
         "created_at": when(chute.created_at_s),
         "updated_at": when(chute.updated_at_s),
         "image": None if image is None else image_view(image),

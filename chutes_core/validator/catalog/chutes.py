@@ -176,6 +176,7 @@ class Chutes:
             shutdown_after_s=draft.shutdown_after_s,
             created_at_s=now_s,
             updated_at_s=now_s,
+            allow_external_egress=draft.allow_external_egress,
         )
         if known is None:
             return chute

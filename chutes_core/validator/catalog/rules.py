@@ -51,6 +51,7 @@ class ChuteDraft:
     max_instances: int = 1
     scaling_threshold_percent: int = 75
     shutdown_after_s: int = 300
+    allow_external_egress: bool = False
 
 
 def check_draft(draft: ChuteDraft) -> None:
@@ -99,7 +100,7 @@ def check_cords(cords: Sequence[Cord]) -> None:
     if len(cords) > MAX_CORDS:
         raise Invalid("too_many_cords", f"a chute has at most {MAX_CORDS} cords")
     paths: set[str] = set()
-    public: set[tuple[str, str]] = set()
+    public: set[tuple[str, str, bool]] = set()
     size = 0
     for cord in cords:
         _check_cord(cord)
@@ -108,9 +109,10 @@ def check_cords(cords: Sequence[Cord]) -> None:
             raise Invalid("cord_twice", f"two cords have the path {cord.path}")
         paths.add(cord.path)
         if cord.public_api_path is not None:
-            route = (cord.public_api_method or "POST", cord.public_api_path)
+            # A stream and a plain cord may share a route: the body's `stream` chooses (sdk/serving).
+            route = (cord.public_api_method or "POST", cord.public_api_path, cord.stream)
             if route in public:
-                raise Invalid("cord_twice", f"two cords are reached by {' '.join(route)}")
+                raise Invalid("cord_twice", f"two cords are reached by {route[0]} {route[1]}")
             public.add(route)
     if size > MAX_SCHEMA_BYTES:
         raise TooLarge("schemas_too_large", f"the cords' schemas are over {MAX_SCHEMA_BYTES} bytes")

@@ -87,3 +87,4 @@ class Chute:
     updated_at_s: int
     shared_with: frozenset[str] = frozenset()
     deleted_at_s: int | None = None
+    allow_external_egress: bool = False

@@ -227,6 +227,7 @@ class Launches:
                 size_bytes=image.bundle_bytes,
             ),
             profile=launch.profile,
+            allow_external_egress=chute.allow_external_egress,
             listen_deadline_s=self._limits.listen_deadline_s,
             lease_renewal_s=self._limits.lease_renewal_s,
         )

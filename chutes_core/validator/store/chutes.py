@@ -163,6 +163,7 @@ def _row(chute: Chute) -> dict[str, Value]:
         "created_at_s": chute.created_at_s,
         "updated_at_s": chute.updated_at_s,
         "deleted_at_s": chute.deleted_at_s,
+        "allow_external_egress": int(chute.allow_external_egress),
     }
 
 
@@ -192,6 +193,7 @@ def _chute(row: sqlite3.Row, shared_with: frozenset[str]) -> Chute:
         updated_at_s=row["updated_at_s"],
         shared_with=shared_with,
         deleted_at_s=row["deleted_at_s"],
+        allow_external_egress=bool(row["allow_external_egress"]),
     )
 
 

@@ -169,6 +169,11 @@ def _plain(db: Database) -> None:
     _create(db, _PLAIN)
 
 
+@migrations(name="0006-chute-egress")
+def _egress(db: Database) -> None:
+    db.execute("ALTER TABLE chutes ADD COLUMN allow_external_egress INTEGER NOT NULL DEFAULT 0")
+
+
 def _create(db: Database, script: str) -> None:
     """Run statement by statement: `executescript` would commit the migration's transaction."""
     statement = ""
