@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chutes_core.base.gpus import GPU_CLASSES
@@ -17,6 +17,8 @@ from chutes_core.validator.scoring.score import (
     score,
 )
 
+# shared machines: how long an example takes says nothing about the code
+unhurried = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 NOW_US = 50 * DAY_US
 LAUNCHES = {  # launch -> (hotkey, registration block, coldkey, class, GPUs)
     "l0": ("hot0", 10, "cold0", "l4", 1),
@@ -55,6 +57,7 @@ works = st.builds(
 )
 
 
+@unhurried
 @given(works, st.randoms(use_true_random=False))
 def test_order_of_records_does_not_matter(work, random):
     """Any permutation of the records gives the same scores in the same order."""
@@ -65,6 +68,7 @@ def test_order_of_records_does_not_matter(work, random):
     assert list(score(shuffled).items()) == list(score(work).items())
 
 
+@unhurried
 @given(works)
 def test_scores_are_non_negative_and_only_of_miners_that_were_active(work):
     """Nobody goes below zero, and nobody without a span has a score."""
@@ -74,6 +78,7 @@ def test_scores_are_non_negative_and_only_of_miners_that_were_active(work):
     assert all(points >= 0 for points in found.values())
 
 
+@unhurried
 @given(works)
 def test_zero_work_gives_zero(work):
     """Without paid calls every score is zero; with conflicts everywhere as well."""
@@ -82,6 +87,7 @@ def test_zero_work_gives_zero(work):
     assert not any(score(replace(work, spans=void)).values())
 
 
+@unhurried
 @given(works, st.data())
 def test_the_cap_is_monotone(work, data):
     """Paying more for the same calls never lowers a score; paying nothing makes it zero."""
@@ -94,6 +100,7 @@ def test_the_cap_is_monotone(work, data):
     assert not any(score(replace(work, calls=free)).values())
 
 
+@unhurried
 @given(works)
 def test_no_miner_scores_more_than_was_paid_or_was_there(work):
     """Over its age, a score stays below what strangers paid and what its GPUs were worth."""
@@ -121,6 +128,7 @@ def test_no_miner_scores_more_than_was_paid_or_was_there(work):
         assert points <= capacity
 
 
+@unhurried
 @given(works, calls)
 def test_a_self_paying_call_changes_nothing(work, call):
     """A call paid by the miner's own coldkey moves no score."""
