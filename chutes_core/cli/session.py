@@ -16,10 +16,10 @@ def management() -> ApiClient:
 
 
 def calls() -> ApiClient:
-    """Return a client that calls chutes: with an API key, else with the hotkey.
+    """Return a client that calls chutes, with an API key.
 
     Raises:
-        Invalid: ``no_api_url`` or ``not_registered``.
+        Invalid: ``no_api_url`` or ``no_api_key``.
     """
     config = load_config()
     return ApiClient(config.require_api_url(), credentials.for_calls(config))

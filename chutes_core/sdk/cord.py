@@ -29,8 +29,6 @@ PATH_PATTERN = r"^(/[a-z0-9_]+[a-z0-9-_]*)+$"
 MAX_PATH_LENGTH = 200
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 DEFAULT_PASSTHROUGH_PORT = 8000
-CALL_HEADER = "x-chutes-call"
-CALL_BY_ARGUMENTS = "arguments"  # the body is {"args": [], "kwargs": {}}
 
 _PATH = re.compile(r"(/[a-z0-9_][a-z0-9_-]*)+")  # the same paths, without its ambiguity
 

@@ -82,6 +82,16 @@ def for_management(config: ClientConfig) -> Credentials:
     return KeyCredentials(config.api_key)
 
 
-def for_calls(config: ClientConfig) -> Credentials:
-    """Return what chutes are called with: an API key, else the hotkey."""
-    return KeyCredentials(config.api_key) if config.api_key else for_management(config)
+def for_calls(config: ClientConfig) -> KeyCredentials:
+    """Return what chutes are called with: an API key, since a validator takes nothing else.
+
+    Raises:
+        Invalid: ``no_api_key``.
+    """
+    if not config.api_key:
+        raise Invalid(
+            "no_api_key",
+            "chutes are called with an API key; a hotkey only manages them",
+            hint="`chutes keys create --name mine --admin --save`, or set CHUTES_API_KEY",
+        )
+    return KeyCredentials(config.api_key)

@@ -5,7 +5,6 @@ CHUTES_DEV_URL to the same path of a chute that runs locally. Invariant: nothing
 comes back is JSON (made into the hinted type), text, or bytes.
 """
 
-import functools
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any
@@ -19,8 +18,8 @@ from chutes_core.base.errors import ProtocolError
 from chutes_core.sdk import credentials
 from chutes_core.sdk.answers import broken_off, error_of, unreachable
 from chutes_core.sdk.client import new_timeout, uses_proxy
-from chutes_core.sdk.config import ClientConfig, load_config
-from chutes_core.sdk.cord import CALL_BY_ARGUMENTS, CALL_HEADER
+from chutes_core.sdk.config import load_config
+from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL
 
 if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
@@ -78,20 +77,14 @@ def _request(
 ) -> tuple[str, httpx.Request]:
     config = load_config()
     body = pydantic_core.to_json({"args": list(args), "kwargs": kwargs}, inf_nan_mode="constants")
-    headers = {"Content-Type": "application/json", CALL_HEADER: CALL_BY_ARGUMENTS}
+    headers = {"Content-Type": "application/json", HEADER_CALL: CALL_BY_ARGUMENTS}
     if config.dev_url:
         base = config.dev_url.rstrip("/")
         return base, httpx.Request("POST", f"{base}{cord.path}", content=body, headers=headers)
     base = config.require_api_url()
-    headers.update(_credentials(config).headers(body, "chutes"))
+    headers.update(credentials.for_calls(config).headers(body, "chutes"))
     url = f"{base}/chutes/{chute.chute_id}{cord.path}"
     return base, httpx.Request("POST", url, content=body, headers=headers)
-
-
-@functools.lru_cache(maxsize=8)
-def _credentials(config: ClientConfig) -> credentials.Credentials:
-    """Return one signer for all calls of this process, so that no nonce is used twice."""
-    return credentials.for_calls(config)
 
 
 def _client(base_url: str) -> httpx.AsyncClient:

@@ -24,9 +24,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from chutes_core.base.errors import Conflict
-from chutes_core.sdk.cord import CALL_BY_ARGUMENTS, CALL_HEADER, Cord
+from chutes_core.sdk.cord import Cord
 from chutes_core.sdk.passthrough import forward
 from chutes_core.sdk.schemas import InvalidInput
+from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL
 
 CLEAN_UP_S = 5.0  # a stream's function has this long to end after its caller left
 _LOG = logging.getLogger("chutes")
@@ -134,7 +135,7 @@ async def http_error(_request: Request, error: Exception) -> Response:
 def _resolve(place: _Place, request: Request, raw: bytes) -> tuple[Cord, dict[str, Any] | None]:
     """Return the cord, and its arguments where they came as an SDK call."""
     internal, public = place.internal, place.public
-    if internal is not None and request.headers.get(CALL_HEADER) == CALL_BY_ARGUMENTS:
+    if internal is not None and request.headers.get(HEADER_CALL) == CALL_BY_ARGUMENTS:
         return internal, None if internal.passthrough else _arguments(internal, request, raw)
     if len(public) > 1:
         return public[_wants_stream(_parse(request, raw))], None

@@ -9,6 +9,8 @@ from pydantic import Field
 from chutes_core.wire.model import Message, RecordId
 
 HEADER_INVOCATION = "x-chutes-invocationid"
+HEADER_CALL = "x-chutes-call"  # how a cord's body is to be read; no caller's own passes the gateway
+CALL_BY_ARGUMENTS = "arguments"  # the body is {"args": [], "kwargs": {}}
 
 
 class CallHead(Message):

@@ -109,7 +109,7 @@ def check_cords(cords: Sequence[Cord]) -> None:
             raise Invalid("cord_twice", f"two cords have the path {cord.path}")
         paths.add(cord.path)
         if cord.public_api_path is not None:
-            # A stream and a plain cord may share a route: the body's `stream` chooses (sdk/serving).
+            # A stream and a plain cord may share a route: the body's `stream` chooses.
             route = (cord.public_api_method or "POST", cord.public_api_path, cord.stream)
             if route in public:
                 raise Invalid("cord_twice", f"two cords are reached by {route[0]} {route[1]}")

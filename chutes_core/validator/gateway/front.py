@@ -25,11 +25,11 @@ from chutes_core.validator.gateway.buckets import Buckets
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.demand import Demand
 from chutes_core.validator.gateway.forward import Forwarder
-from chutes_core.validator.gateway.headers import HEADER_FORM, call_head
+from chutes_core.validator.gateway.headers import call_head
 from chutes_core.validator.gateway.holds import Holds
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.target import Target, target_of
-from chutes_core.wire.call import CallHead
+from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL, CallHead
 
 
 class JournalState(Protocol):
@@ -243,7 +243,8 @@ def _head(
         length=len(body),
     )
     if target.form == "cord":
-        return head.model_copy(update={"headers": (*head.headers, (HEADER_FORM, "arguments"))})
+        form = (HEADER_CALL, CALL_BY_ARGUMENTS)
+        return head.model_copy(update={"headers": (*head.headers, form)})
     return head
 
 

@@ -37,7 +37,6 @@ _NOT_TO_INSTANCE = _HOP | {
     "x-real-ip",
 }
 _NOT_TO_CALLER = _HOP | {"alt-svc", "date", "server", "set-cookie", "strict-transport-security"}
-HEADER_FORM = "x-chutes-call"
 MAX_HEADERS = 98  # of a caller; two of the gateway's own are added (wire/call allows 100)
 MAX_HEADERS_BYTES = 64 * 1024  # so that a CALL is always one frame
 MAX_QUERY = 8192

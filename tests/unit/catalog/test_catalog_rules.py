@@ -39,6 +39,15 @@ def test_paths_are_unique_and_public_routes_too():
     check_cords([CORD, replace(CORD, path="/g", public_api_method="GET")])
 
 
+def test_a_stream_and_a_plain_cord_may_share_a_public_route():
+    """The body's `stream` chooses between them, as the SDK serves them; a second stream is one
+    too many."""
+    stream = replace(CORD, path="/s", stream=True)
+    check_cords([CORD, stream])
+    with pytest.raises(ChutesError, match="cord_twice"):
+        check_cords([CORD, stream, replace(stream, path="/t")])
+
+
 @pytest.mark.parametrize(
     ("changes", "code"),
     [

@@ -121,7 +121,7 @@ def test_registration_sends_no_user_id():
 
 
 def test_which_credentials_are_used():
-    """Managing prefers the hotkey, calling prefers the key; with neither it is explained."""
+    """Managing prefers the hotkey, calling takes a key alone; what is missing is explained."""
     both = ClientConfig(hotkey_seed=SEED, user_id="u", api_key="cpk_x")
     assert isinstance(credentials.for_management(both), HotkeyCredentials)
     assert isinstance(credentials.for_calls(both), KeyCredentials)
@@ -130,9 +130,12 @@ def test_which_credentials_are_used():
         "Authorization": "Bearer cpk_x"
     }
     with pytest.raises(errors.Invalid, match="not_registered"):
-        credentials.for_calls(ClientConfig())
+        credentials.for_management(ClientConfig())
     with pytest.raises(errors.Invalid, match="bad_seed"):
-        credentials.for_calls(ClientConfig(hotkey_seed="zz"))
+        credentials.for_management(ClientConfig(hotkey_seed="zz"))
+    with pytest.raises(errors.Invalid, match="no_api_key") as caught:
+        credentials.for_calls(ClientConfig(hotkey_seed=SEED, user_id="u"))
+    assert "chutes keys create" in caught.value.hint
 
 
 @pytest.mark.parametrize(
