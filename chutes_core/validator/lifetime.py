@@ -51,7 +51,7 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
         finally:
             sock.close()
     finally:
-        await asyncio.to_thread(chain.close)
+        chain.close()
 
 
 async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) -> None:
@@ -88,9 +88,12 @@ async def _end(validator: Validator, loops: Loops) -> None:
     await validator.lifecycle.close()
     validator.attestor.close()
     await validator.gateway.close()
-    await asyncio.to_thread(validator.settlement.drain, validator.journal)
+    # What still waits in a thread waits for the chain: cut it off, so that nobody writes later.
+    await asyncio.to_thread(validator.ground.chain.close)
+    await asyncio.to_thread(validator.watcher.close)
+    await asyncio.get_running_loop().shutdown_default_executor()
+    validator.settlement.drain(validator.journal)
     validator.journal.close()
-    validator.watcher.close()
     validator.store.close()
     logger.info("validator stopped")
 
