@@ -17,8 +17,12 @@ def image_id(username: str, name: str, tag: str) -> str:
 
 
 def chute_id(username: str, name: str) -> str:
-    """Return the uuid5 of a chute, from its lower-cased owner and name."""
-    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{username}::chute::{name}".lower()))
+    """Return the uuid5 of a chute, from its owner and name as they are written.
+
+    >>> chute_id("bob", "App") == chute_id("bob", "app")
+    False
+    """
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{username}::chute::{name}"))
 
 
 def chute_version(image_id: str, code: str) -> str:
