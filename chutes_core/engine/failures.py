@@ -13,7 +13,14 @@ from dataclasses import dataclass
 from docker.errors import APIError, DockerException
 from requests.exceptions import ReadTimeout, RequestException
 
-from chutes_core.base.errors import ChutesError, Conflict, NotFound, TimedOut, Unavailable
+from chutes_core.base.errors import (
+    ChutesError,
+    Conflict,
+    Invalid,
+    NotFound,
+    TimedOut,
+    Unavailable,
+)
 
 
 @dataclass(frozen=True)
@@ -76,7 +83,35 @@ _KNOWN = (
         "the Docker engine has no such image and cannot get it",
         "",
     ),
+    _known(
+        r"dial tcp|no such host|tls handshake|i/o timeout|x509:|failed to resolve reference",
+        Unavailable,
+        "image_pull_failed",
+        "the Docker engine cannot reach the registry of an image",
+        "check the image's name, and that the engine's host reaches the registry",
+    ),
+    _known(
+        r"executable file not found|no such file or directory: unknown",
+        Invalid,
+        "no_executable",
+        "the image has no such program",
+        "",
+    ),
 )
+
+
+def known_failure(text: str, doing: str) -> ChutesError | None:
+    """Return the typed error for a sentence of the engine (a build's or a load's stream), or None.
+
+    Args:
+        text: what the engine said.
+        doing: what was tried, for the message, e.g. ``load an image``.
+    """
+    for known in _KNOWN:
+        if known.pattern.search(text):
+            message = f"{known.cause} (tried to {doing}: {text[-300:]})"
+            return known.family(known.code, message, hint=known.hint)
+    return None
 
 
 def explain(error: Exception, doing: str) -> ChutesError:
@@ -87,10 +122,9 @@ def explain(error: Exception, doing: str) -> ChutesError:
         doing: what was tried, for the message, e.g. ``start a container``.
     """
     text = str(error.explanation or error) if isinstance(error, APIError) else str(error)
-    for known in _KNOWN:
-        if known.pattern.search(text):
-            message = f"{known.cause} (tried to {doing}: {text[-300:]})"
-            return known.family(known.code, message, hint=known.hint)
+    known = known_failure(text, doing)
+    if known is not None:
+        return known
     if isinstance(error, ReadTimeout):
         return TimedOut("engine_timeout", f"the Docker engine did not {doing} in time")
     if isinstance(error, APIError):
