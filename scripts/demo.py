@@ -7,6 +7,7 @@ in are used: the command line, HTTP, and a chain connection of its own.
 
 import argparse
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -60,7 +61,7 @@ def main() -> int:
     """Run the demo and return its exit code."""
     options = _options()
     signal.signal(signal.SIGTERM, _interrupt)
-    folder = ROOT / ".demo"
+    folder = Path(os.environ.get("CHUTES_DEMO_FOLDER", ROOT / ".demo"))
     shutil.rmtree(folder, ignore_errors=True)
     net = Localnet(folder, tempo=20)
     story = Story(net)

