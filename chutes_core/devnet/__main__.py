@@ -61,6 +61,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--foreign-genesis", action="store_true", help="leave out the devnet marker (for tests)"
     )
+    parser.add_argument(
+        "--dev-controls",
+        action="store_true",
+        help="answer dev_newBlock, dev_setStorage, dev_setTime and dev_fault (for tests)",
+    )
     parser.add_argument("--json-logs", action="store_true", help="log lines as JSON")
     return parser
 

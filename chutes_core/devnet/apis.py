@@ -17,7 +17,7 @@ from chutes_core.devnet.pallets.subtensor.neurons import PALLET
 from chutes_core.devnet.pallets.subtensor.staking import ALPHA_PRICE_RAO
 from chutes_core.devnet.scale import octets
 from chutes_core.devnet.state import StateView
-from chutes_core.devnet.version import SPEC_NAME
+from chutes_core.devnet.version import SPEC_NAME, VersionHistory
 
 _LENGTH_BYTES = 4
 _METADATA_V15 = 15
@@ -36,10 +36,12 @@ class RuntimeApis:
     Args:
         codec: the runtime's types.
         slot_ms: block time.
+        versions: runtime version by block.
     """
 
-    def __init__(self, codec: Codec, *, slot_ms: int) -> None:
+    def __init__(self, codec: Codec, *, slot_ms: int, versions: VersionHistory) -> None:
         self._codec = codec
+        self._versions = versions
         self._slot_ms = slot_ms
         self._raw: dict[str, Callable[[StateView, bytes], bytes]] = {
             "Metadata_metadata": self._metadata,
@@ -117,15 +119,15 @@ class RuntimeApis:
             return b"\x01" + octets(self._codec.metadata.v14)
         return b"\x00"
 
-    def _version(self, _view: StateView) -> dict[str, Any]:
-        metadata = self._codec.metadata
+    def _version(self, view: StateView) -> dict[str, Any]:
+        version = self._versions.at(_block(view) + 1)
         return {
             "spec_name": SPEC_NAME,
             "impl_name": SPEC_NAME,
             "authoring_version": 1,
-            "spec_version": metadata.spec_version,
+            "spec_version": version.spec,
             "impl_version": 1,
-            "transaction_version": metadata.transaction_version,
+            "transaction_version": version.transaction,
             "system_version": 1,
         }
 

@@ -13,10 +13,11 @@ from pathlib import Path
 from loguru import logger
 from websockets.asyncio.server import Server
 
-from chutes_core.base.clock import Clock, SystemClock
-from chutes_core.devnet.blocks import Block
+from chutes_core.base.clock import SystemClock
+from chutes_core.devnet.author import Author
 from chutes_core.devnet.chain import Chain
 from chutes_core.devnet.codec import Codec
+from chutes_core.devnet.development import Development
 from chutes_core.devnet.genesis import NETUID, GenesisParams
 from chutes_core.devnet.metadata import load_metadata, patch_metadata
 from chutes_core.devnet.rpc import Rpc
@@ -24,29 +25,6 @@ from chutes_core.devnet.server import start_server
 from chutes_core.devnet.settings import DevnetSettings
 
 _STOP_TIMEOUT_S = 1.5
-
-
-class Author:
-    """Makes blocks with strictly growing timestamps.
-
-    Args:
-        chain: the chain to extend.
-        clock: wall time.
-    """
-
-    def __init__(self, chain: Chain, clock: Clock) -> None:
-        self._chain = chain
-        self._clock = clock
-        self._last_ms = 0
-
-    def __call__(self) -> Block:
-        """Produce one block now."""
-        self._last_ms = max(self._clock.now_us() // 1_000, self._last_ms + 1)
-        block = self._chain.produce(self._last_ms)
-        signed = len(block.extrinsics) - 1
-        if signed:
-            logger.bind(number=block.number, extrinsics=signed).debug("sealed a block")
-        return block
 
 
 def build_chain(settings: DevnetSettings) -> Chain:
@@ -76,13 +54,14 @@ async def run(settings: DevnetSettings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     author()  # block 1 announces the shield's first key
-    server = await start_server(Rpc(chain, author), settings.host, settings.port)
+    development = Development(chain, author) if settings.dev_controls else None
+    server = await start_server(Rpc(chain, development), settings.host, settings.port)
     url = _url(server, settings.host)
     ready = {"url": url, "netuid": NETUID, "genesis_hash": "0x" + chain.genesis_hash.hex()}
     if settings.ready_file is not None:
         write_ready_file(settings.ready_file, ready)
     logger.bind(**ready).info("listening")
-    blocks = asyncio.create_task(_make_blocks(author, settings.block_seconds))
+    blocks = asyncio.create_task(author.run(settings.block_seconds))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({blocks, stopped}, return_when=asyncio.FIRST_COMPLETED)
     logger.bind(best=chain.best.number).info("stopping")
@@ -92,15 +71,6 @@ async def run(settings: DevnetSettings) -> None:
         blocks.result()  # a block could not be made: end with its error
     blocks.cancel()
     await asyncio.wait({asyncio.ensure_future(server.wait_closed())}, timeout=_STOP_TIMEOUT_S)
-
-
-async def _make_blocks(author: Author, period_s: float) -> None:
-    loop = asyncio.get_running_loop()
-    due = loop.time() + period_s
-    while True:
-        await asyncio.sleep(max(0.0, due - loop.time()))
-        author()
-        due = max(due + period_s, loop.time())  # a late block delays the next, never doubles it
 
 
 def write_ready_file(path: Path, ready: dict[str, object]) -> None:

@@ -1,11 +1,11 @@
 """The chain: sealed blocks, their state, the pool, the finalized height, and who watches.
 
-The one mutable object that `rpc` reads and `app` drives. Invariant: blocks are appended, never
-replaced; the finalized head lags the best head by `FINALITY_LAG` blocks, so that a client that
-does not wait for finality is found out.
+The one mutable object that `rpc` reads and `author` drives. Invariant: finalized blocks are never
+replaced, and without a fault none is; the finalized head lags the best head by `FINALITY_LAG`
+blocks, so that a client that does not wait for finality is found out.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from loguru import logger
@@ -14,10 +14,12 @@ from chutes_core.devnet import accounts, genesis
 from chutes_core.devnet.blocks import Block
 from chutes_core.devnet.codec import Codec
 from chutes_core.devnet.executor import BlockBuilder, Rules, validate
-from chutes_core.devnet.extrinsics import TransactionRefused, decode_extrinsic
+from chutes_core.devnet.extrinsics import TransactionRefused, decode_extrinsic, forge
+from chutes_core.devnet.faults import Faults
 from chutes_core.devnet.genesis import GenesisParams
 from chutes_core.devnet.pool import Pool, Pooled, Watcher
 from chutes_core.devnet.state import Overlay, StateView, StateWriter, VersionedStore
+from chutes_core.devnet.version import RuntimeVersion, VersionHistory
 
 FINALITY_LAG = 2
 MAX_EXTRINSICS_PER_BLOCK = 512
@@ -43,6 +45,12 @@ class Chain:
         self.pool = Pool()
         self.finalized_number = 0
         self.crashes = 0  # extrinsics that met a defect of the devnet itself
+        self.faults = Faults()
+        metadata = codec.metadata
+        self.versions = VersionHistory(
+            RuntimeVersion(metadata.spec_version, metadata.transaction_version)
+        )
+        self.on_version: list[Callable[[RuntimeVersion], None]] = []
         self.on_best: list[Listener] = []
         self.on_finalized: list[Listener] = []
         overlay = Overlay(_Empty())
@@ -61,6 +69,8 @@ class Chain:
         self.rules = Rules(
             genesis_hash=first.hash,
             block_hash=self._hash_at,
+            version=self.versions.at,
+            faults=self.faults,
             allow_private_axons=allow_private_axons,
         )
 
@@ -78,6 +88,11 @@ class Chain:
     def finalized(self) -> Block:
         """The newest block that will never be undone."""
         return self._blocks[self.finalized_number]
+
+    @property
+    def now_ms(self) -> int:
+        """Time of the newest block; 0 at genesis."""
+        return int(self.state_at(self.best.number).get("Timestamp", "Now"))
 
     def block_at(self, number: int) -> Block | None:
         """Return the block at a height, or None beyond the head."""
@@ -111,18 +126,86 @@ class Chain:
         state = self.state_at(self.best.number)
         block = self.best.number + 1
         validate(self.codec, self.rules, state, extrinsic, block=block)
-        self.pool.add(
+        self.faults.check_refused(extrinsic)
+        pooled = self.pool.add(
             extrinsic,
             expires=extrinsic.era.death(block),
             next_nonce=accounts.nonce(state, extrinsic.signer),
             watcher=watcher,
         )
+        if self.faults.submit_rules:
+            self._disturb(pooled)
         return extrinsic.hash
 
-    def produce(self, now_ms: int) -> Block:
-        """Build, seal and announce the next block, then finalize an older one."""
+    def take_nonce(self, signer: str, nonce: int | None = None) -> bytes:
+        """Let somebody else's remark use a nonce of ``signer``; return the remark's hash.
+
+        It goes before everything that waits and replaces what has the same nonce. Its signature is
+        empty: no client checks those inside blocks.
+
+        Raises:
+            TransactionRefused: the account cannot pay for it, or the nonce is used.
+        """
+        state = self.state_at(self.best.number)
+        if nonce is None:
+            nonce = accounts.nonce(state, signer)
+        remark = self.codec.compose_call("System", "remark", {"remark": b"another signer"})
+        forged = forge(self.codec, signer=signer, nonce=nonce, call=remark)
+        self.faults.forged.add(forged.hash)
+        validate(self.codec, self.rules, state, forged, block=self.best.number + 1)
+        self.pool.usurp(forged)
+        return forged.hash
+
+    def _disturb(self, pooled: Pooled) -> None:
+        extrinsic = pooled.extrinsic
+        rule = self.faults.take_rule(extrinsic, "delay_extrinsic", "expire_era")
+        if rule is not None:
+            blocks = float("inf") if rule.blocks is None else rule.blocks
+            pooled.held_until = self.best.number + 1 + blocks
+        if self.faults.take_rule(extrinsic, "fail_extrinsic") is not None:
+            self.faults.failing.add(extrinsic.hash)
+        if self.faults.take_rule(extrinsic, "take_nonce") is not None:
+            self.take_nonce(extrinsic.signer, extrinsic.nonce)
+        rule = self.faults.take_rule(extrinsic, "evict_extrinsic")
+        if rule is not None:
+            self.evict(pooled, silent=rule.silent)
+
+    def evict(self, pooled: Pooled, *, silent: bool = False) -> None:
+        """Throw a waiting extrinsic out of the pool."""
+        self.pool.remove(pooled)
+        if not silent:
+            pooled.tell("dropped")
+
+    def change_version(self, version: RuntimeVersion) -> None:
+        """Let the next block upgrade the runtime: what comes after it needs ``version``."""
+        self.versions.change(self.best.number + 2, version)
+
+    def retract(self, count: int, *, lose: bool) -> int:
+        """Undo the newest blocks, finalized ones excepted; return how many.
+
+        Their extrinsics wait in the pool again, or are lost.
+        """
+        undone = 0
+        while undone < count and self.best.number > self.finalized_number:
+            block = self._blocks.pop()
+            del self._numbers[block.hash]
+            self.store.rewind(self.best.number)
+            for pooled in self._included.pop(block.number, []):
+                pooled.tell({"retracted": "0x" + block.hash.hex()})
+                if not lose:
+                    self.pool.restore(pooled)
+            undone += 1
+        return undone
+
+    def produce(self, now_ms: int, storage: Mapping[bytes, bytes | None] | None = None) -> Block:
+        """Build, seal and announce the next block, then finalize an older one.
+
+        Args:
+            now_ms: the block's time.
+            storage: raw keys set by force before anything else, None to remove one.
+        """
         builder = BlockBuilder(self.codec, self.rules, self.store.at(self.best.number), self.best)
-        builder.begin(now_ms)
+        builder.begin(now_ms, storage or {})
         included = self._fill(builder)
         block, changes = builder.seal()
         self.store.commit(block.number, changes)
@@ -134,6 +217,10 @@ class Chain:
         self.pool.sweep(next_block=block.number + 1, nonce_of=self._best_nonce)
         for listener in tuple(self.on_best):
             listener(block)
+        version = self.versions.at(block.number + 1)
+        if version != self.versions.at(block.number):
+            for told in tuple(self.on_version):
+                told(version)
         self._finalize()
         return block
 
@@ -142,6 +229,8 @@ class Chain:
         for pooled in self.pool.ready(lambda signer: accounts.nonce(builder.state, signer)):
             if len(builder.extrinsics) >= MAX_EXTRINSICS_PER_BLOCK:
                 break
+            if pooled.held_until > builder.number:
+                continue
             try:
                 builder.apply(pooled.extrinsic)
             except TransactionRefused:
@@ -158,6 +247,8 @@ class Chain:
         return included
 
     def _finalize(self) -> None:
+        if self.faults.stall_finality:
+            return
         target = self.best.number - FINALITY_LAG
         while self.finalized_number < target:
             self.finalized_number += 1

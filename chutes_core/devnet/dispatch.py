@@ -84,6 +84,14 @@ class BadOrigin(DispatchFailure):
         return "BadOrigin"
 
 
+class OtherFailure(DispatchFailure):
+    """A failure without a name, as a fault makes it."""
+
+    def value(self, codec: "Codec") -> Any:
+        """Return the DispatchError."""
+        return "Other"
+
+
 class ModuleFailure(DispatchFailure):
     """An error of a pallet, by name."""
 

@@ -5,7 +5,7 @@ extrinsic that is included pays its fee and uses its nonce whether its call succ
 call that fails leaves nothing else behind.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from chutes_core.base.errors import Invalid
@@ -18,6 +18,7 @@ from chutes_core.devnet.dispatch import (
     DispatchFailure,
     ModuleFailure,
     Origin,
+    OtherFailure,
     TokenFailure,
 )
 from chutes_core.devnet.events import EventLog
@@ -31,10 +32,12 @@ from chutes_core.devnet.extrinsics import (
     inherent,
     invalid_transaction,
 )
+from chutes_core.devnet.faults import Faults
 from chutes_core.devnet.pallets import handler_of
 from chutes_core.devnet.pallets.mev_shield import ciphertext
 from chutes_core.devnet.shield import ROTATE_BLOCKS, ShieldKeys
 from chutes_core.devnet.state import KeyValue, Overlay, StateView, StateWriter
+from chutes_core.devnet.version import SPEC_NAME, RuntimeVersion
 
 BLOCK_HASH_COUNT = 4_096  # heights whose hash the state remembers
 
@@ -48,12 +51,16 @@ class Rules:
     Args:
         genesis_hash: bound by every signature.
         block_hash: hash of a sealed block by height, None when unknown.
+        version: runtime version by height.
+        faults: which signatures are taken unseen, which calls fail.
         shield: opens shielded extrinsics.
         allow_private_axons: serve_axon takes private addresses.
     """
 
     genesis_hash: bytes
     block_hash: Callable[[int], bytes | None]
+    version: Callable[[int], RuntimeVersion]
+    faults: Faults = field(default_factory=Faults)
     shield: ShieldKeys = field(default_factory=ShieldKeys)
     allow_private_axons: bool = True
 
@@ -74,13 +81,14 @@ def validate(
                 )
     except Invalid as error:
         raise TransactionRefused(1001, "Extrinsic has invalid format", error.message) from error
-    check_signature(
-        codec,
-        extrinsic,
-        genesis_hash=rules.genesis_hash,
-        block=block,
-        block_hash=rules.block_hash,
-    )
+    if extrinsic.hash not in rules.faults.forged:
+        check_signature(
+            extrinsic,
+            genesis_hash=rules.genesis_hash,
+            version=rules.version(block),
+            block=block,
+            block_hash=rules.block_hash,
+        )
     if extrinsic.nonce < accounts.nonce(state, extrinsic.signer):
         raise invalid_transaction(OUTDATED)
     payer = fees.fee_payer(codec, state, extrinsic.signer, extrinsic.call)
@@ -115,8 +123,8 @@ class BlockBuilder:
             dispatch=self._dispatch,
         )
 
-    def begin(self, now_ms: int) -> None:
-        """Initialise the block and apply its inherents."""
+    def begin(self, now_ms: int, storage: Mapping[bytes, bytes | None]) -> None:
+        """Initialise the block, set ``storage`` by force, apply the inherents."""
         state = self.state
         state.put("System", "Number", self.number)
         state.put("System", "ParentHash", self.parent.hash)
@@ -125,7 +133,14 @@ class BlockBuilder:
             state.remove("System", "BlockHash", self.number - BLOCK_HASH_COUNT - 1)
         self.epochs = epoch.step(state, self.events, self.number)
         self._inherent("Timestamp", "set", {"now": now_ms})
-        if self.number % ROTATE_BLOCKS == 1:
+        for key, value in storage.items():
+            self.overlay.set(key, value)
+        new, old = self.rules.version(self.number + 1), self.rules.version(self.number)
+        if new != old:
+            upgrade = {"spec_version": new.spec, "spec_name": SPEC_NAME}
+            state.put("System", "LastRuntimeUpgrade", upgrade)
+            self.events.deposit("System", "CodeUpdated")
+        if self.number % ROTATE_BLOCKS == 1 or self.rules.shield.is_empty:
             key = self.rules.shield.rotate()
             self._inherent("MevShield", "announce_next_key", {"enc_key": key})
 
@@ -191,7 +206,10 @@ class BlockBuilder:
             raise invalid_transaction(CANNOT_PAY) from failure
         self.events.deposit("Balances", "Withdraw", {"who": payer, "amount": charged})
         accounts.bump_nonce(state, extrinsic.signer)
-        failure_value = self._run(Origin(extrinsic.signer), call)
+        if extrinsic.hash in self.rules.faults.failing:
+            failure_value: object = OtherFailure().value(self.codec)
+        else:
+            failure_value = self._run(Origin(extrinsic.signer), call)
         self.events.deposit("Balances", "Deposit", {"who": payer, "amount": 0})  # fee refund
         self.events.deposit(
             "TransactionPayment",

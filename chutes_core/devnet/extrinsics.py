@@ -20,6 +20,7 @@ from chutes_core.devnet.codec import SS58_FORMAT, Codec, blake2_256
 from chutes_core.devnet.dispatch import Call
 from chutes_core.devnet.era import Era, read_era
 from chutes_core.devnet.scale import Reader, compact, octets
+from chutes_core.devnet.version import RuntimeVersion
 
 MAX_EXTRINSIC_BYTES = 3 * 1024 * 1024
 
@@ -136,10 +137,10 @@ def _decode(codec: Codec, raw: bytes) -> Extrinsic:
 
 
 def check_signature(
-    codec: Codec,
     extrinsic: Extrinsic,
     *,
     genesis_hash: bytes,
+    version: RuntimeVersion,
     block: int,
     block_hash: Callable[[int], bytes | None],
 ) -> None:
@@ -155,10 +156,9 @@ def check_signature(
         raise invalid_transaction(ANCIENT_BIRTH)
     if extrinsic.metadata_mode != 0:  # the patched metadata has no published digest
         raise invalid_transaction("Metadata hash checking is not supported by devnet")
-    metadata = codec.metadata
     implied = (
-        metadata.spec_version.to_bytes(4, "little")
-        + metadata.transaction_version.to_bytes(4, "little")
+        version.spec.to_bytes(4, "little")
+        + version.transaction.to_bytes(4, "little")
         + genesis_hash
         + anchor
         + b"\x00"
@@ -170,6 +170,14 @@ def check_signature(
         payload, extrinsic.signature, extrinsic.signer, extrinsic.crypto_type
     ):
         raise invalid_transaction(BAD_SIGNATURE)
+
+
+def forge(codec: Codec, *, signer: str, nonce: int, call: bytes) -> Extrinsic:
+    """Return an immortal extrinsic with an empty signature, for a fault that trusts it."""
+    key = codec.encode("AccountId32", signer)
+    extra = b"\x00" + compact(nonce) + b"\x00\x00"
+    body = bytes([_SIGNED_V4]) + b"\x00" + key + b"\x01" + bytes(64) + extra + call
+    return decode_extrinsic(codec, octets(body))
 
 
 def inherent(call: bytes) -> bytes:

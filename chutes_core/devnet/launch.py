@@ -21,6 +21,7 @@ from types import TracebackType
 from typing_extensions import Self
 
 from chutes_core.base.errors import TimedOut, Unavailable
+from chutes_core.devnet.controls import Controls
 
 START_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 5.0
@@ -37,6 +38,8 @@ class DevnetProcess:
         tempo: blocks per epoch.
         foreign_genesis: leave out the devnet marker.
         validators: how many are registered at genesis.
+        dev_controls: let `controls` steer it (blocks, time, storage, faults).
+        state: file that keeps the chain over `stop`, `kill` and `start`.
         extra: more options of ``python -m chutes_core.devnet``.
         log: where its standard error goes; a temporary file when None.
         start_timeout_s: how long it may take until it listens.
@@ -49,6 +52,8 @@ class DevnetProcess:
         tempo: int = 20,
         foreign_genesis: bool = False,
         validators: int = 2,
+        dev_controls: bool = False,
+        state: Path | None = None,
         extra: Sequence[str] = (),
         log: Path | None = None,
         start_timeout_s: float = START_TIMEOUT_S,
@@ -62,6 +67,11 @@ class DevnetProcess:
         ]
         if foreign_genesis:
             self._options.append("--foreign-genesis")
+        if dev_controls:
+            self._options.append("--dev-controls")
+        if state is not None:
+            self._options += ["--state", str(state)]
+        self._port = 0
         self._log = log
         self._start_timeout_s = start_timeout_s
         self._folder: Path | None = None
@@ -74,7 +84,7 @@ class DevnetProcess:
         return self._process.pid
 
     def start(self) -> Self:
-        """Start the child and wait until it listens.
+        """Start the child and wait until it listens; a second start takes the same port again.
 
         Raises:
             Unavailable: ``devnet_failed``: it ended instead, e.g. for want of metadata.
@@ -87,7 +97,7 @@ class DevnetProcess:
         with log.open("ab") as stream:
             self._process = subprocess.Popen(
                 [
-                    *(sys.executable, "-m", "chutes_core.devnet", "--port", "0"),
+                    *(sys.executable, "-m", "chutes_core.devnet", "--port", str(self._port)),
                     *("--ready-file", str(ready_file), *self._options),
                 ],
                 stdin=subprocess.DEVNULL,
@@ -118,6 +128,18 @@ class DevnetProcess:
             self._folder = None
         return code
 
+    def kill(self) -> None:
+        """End the child at once (SIGKILL), as a power cut would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+        self.stop()
+
+    def controls(self) -> Controls:
+        """Return the remote control; the child was started with ``dev_controls``."""
+        return Controls(self.url)
+
     def _wait(self, ready_file: Path, log: Path) -> None:
         assert self._process is not None
         deadline = time.monotonic() + self._start_timeout_s
@@ -129,6 +151,7 @@ class DevnetProcess:
             time.sleep(_POLL_S)
         ready = json.loads(ready_file.read_text("utf-8"))
         self.url = str(ready["url"])
+        self._port = int(self.url.rpartition(":")[2])
         self.netuid = int(ready["netuid"])
         self.genesis_hash = str(ready["genesis_hash"])
 

@@ -26,12 +26,14 @@ class Pooled:
         order: position of arrival.
         expires: first block it is no longer valid in, None when immortal.
         watcher: is told of its fate, if anyone asked.
+        held_until: first block that may include it, by a fault; 0 for any.
     """
 
     extrinsic: Extrinsic
     order: int
     expires: int | None
     watcher: Watcher | None
+    held_until: float = 0
 
     def tell(self, status: Any) -> None:
         """Tell the watcher, if there is one."""
@@ -52,7 +54,7 @@ class Pool:
 
     def add(
         self, extrinsic: Extrinsic, *, expires: int | None, next_nonce: int, watcher: Watcher | None
-    ) -> None:
+    ) -> Pooled:
         """Take a checked extrinsic; ``next_nonce`` is the account's nonce in the best state.
 
         Raises:
@@ -83,6 +85,27 @@ class Pool:
         self._hashes.add(extrinsic.hash)
         is_ready = extrinsic.nonce < self.next_index(extrinsic.signer, next_nonce)
         pooled.tell("ready" if is_ready else "future")
+        return pooled
+
+    def usurp(self, extrinsic: Extrinsic) -> None:
+        """Put a fault's extrinsic in front of all, in place of one with its nonce."""
+        waiting = self._by_signer.setdefault(extrinsic.signer, {})
+        rival = waiting.get(extrinsic.nonce)
+        if rival is not None:
+            self._hashes.discard(rival.extrinsic.hash)
+            rival.tell({"usurped": "0x" + extrinsic.hash.hex()})
+        waiting[extrinsic.nonce] = Pooled(extrinsic, -1, None, None)
+        self._hashes.add(extrinsic.hash)
+
+    def restore(self, pooled: Pooled) -> None:
+        """Take back an extrinsic whose block was retracted, unless its nonce is used again."""
+        waiting = self._by_signer.setdefault(pooled.extrinsic.signer, {})
+        if pooled.extrinsic.nonce in waiting:
+            pooled.tell("dropped")
+            return
+        waiting[pooled.extrinsic.nonce] = pooled
+        self._hashes.add(pooled.extrinsic.hash)
+        pooled.tell("ready")
 
     def next_index(self, signer: str, nonce: int) -> int:
         """Return the first nonce from ``nonce`` on that no waiting extrinsic uses."""

@@ -5,7 +5,7 @@ exactly one answer at once; what the devnet does not know is an error that says 
 """
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 from chutes_core.base.errors import ChutesError, NotFound
 from chutes_core.devnet import version
@@ -13,6 +13,7 @@ from chutes_core.devnet.apis import RuntimeApis, payment_info
 from chutes_core.devnet.blocks import Block
 from chutes_core.devnet.chain import Chain
 from chutes_core.devnet.codec import blake2_256
+from chutes_core.devnet.development import Development
 from chutes_core.devnet.extrinsics import TransactionRefused
 from chutes_core.devnet.state import StoreAt
 from chutes_core.devnet.subscriptions import Session, Subscriptions
@@ -49,32 +50,28 @@ class RpcError(Exception):
         return body if self.data is None else body | {"data": self.data}
 
 
-class Producer(Protocol):
-    """Makes a block out of turn."""
-
-    def __call__(self) -> Block:
-        """Produce one block and return it."""
-        ...
-
-
 class Rpc:
     """Answers requests about one chain.
 
     Args:
         chain: the chain.
-        produce: makes a block at once, for dev_newBlock.
+        development: answers the dev_ methods; None where they are not to be had.
     """
 
-    def __init__(self, chain: Chain, produce: Producer) -> None:
+    def __init__(self, chain: Chain, development: Development | None = None) -> None:
+        self.faults = chain.faults
         self._chain = chain
-        self._produce = produce
-        self._apis = RuntimeApis(chain.codec, slot_ms=chain.params.block_ms)
+        self._reads_archive = False  # whether the request in hand may read pruned state
+        self._apis = RuntimeApis(
+            chain.codec, slot_ms=chain.params.block_ms, versions=chain.versions
+        )
         self._subscriptions = Subscriptions(chain)
         self._methods: dict[str, Answer] = {
             **self._system_methods(),
             **self._chain_methods(),
             **self._state_methods(),
             **self._author_methods(),
+            **({} if development is None else development.methods()),
         }
         self._watching = self._subscriptions.methods()
 
@@ -95,8 +92,11 @@ class Rpc:
             params = []
         if not isinstance(params, list):
             raise RpcError(INVALID_PARAMS, "Invalid params: an array is expected")
+        self._reads_archive = session.is_archive
         try:
             if method in self._watching:
+                if not session.can_subscribe:
+                    raise RpcError(METHOD_NOT_FOUND, f"{method} needs a websocket")
                 return self._watching[method](session, *params)
             if method in self._methods:
                 return self._methods[method](*params)
@@ -110,9 +110,12 @@ class Rpc:
             raise RpcError(INVALID_PARAMS, f"Invalid params: {error.message}") from error
         except (TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
             raise RpcError(INVALID_PARAMS, f"Invalid params: {error}") from error
-        raise RpcError(METHOD_NOT_FOUND, f"Method not found: devnet has no {method}")
+        reason = f"Method not found: devnet has no {method}"
+        if method.startswith("dev_"):
+            reason += " (or was not started with --dev-controls)"
+        raise RpcError(METHOD_NOT_FOUND, reason)
 
-    # system, rpc, payment, development
+    # system, rpc, payment
 
     def _system_methods(self) -> dict[str, Answer]:
         index = self._chain.next_index
@@ -127,7 +130,6 @@ class Rpc:
             "system_accountNextIndex": index,
             "account_nextIndex": index,
             "payment_queryInfo": self._query_info,
-            "dev_newBlock": self._new_block,
         }
 
     def _query_info(self, extrinsic: str, _at: str | None = None) -> dict[str, Any]:
@@ -137,9 +139,6 @@ class Rpc:
             "class": str(info["class"]).lower(),
             "partialFee": str(info["partial_fee"]),
         }
-
-    def _new_block(self, _options: Any = None) -> str:
-        return _hex(self._produce().hash)
 
     # chain
 
@@ -195,8 +194,8 @@ class Rpc:
         }
 
     def _runtime_version(self, at: str | None = None) -> dict[str, Any]:
-        self._need(at)
-        return version.runtime_version_json(self._chain.codec.metadata)
+        block = self._need(at)
+        return version.runtime_version_json(self._chain.versions.at(block.number + 1))
 
     def _storage(self, key: str, at: str | None = None) -> str | None:
         value = self._state(at).get(_octets(key))
@@ -258,7 +257,9 @@ class Rpc:
 
     def _readable(self, at: str | None) -> Block:
         block = self._need(at)
-        if block.number < self._chain.store.oldest:
+        kept = self.faults.kept_state_blocks
+        pruned = kept is not None and block.number <= self._chain.best.number - kept
+        if block.number < self._chain.store.oldest or (pruned and not self._reads_archive):
             reason = f"State already discarded for {_hex(block.hash)}"
             raise RpcError(SERVER_ERROR, f"Client error: UnknownBlock: {reason}", reason)
         return block

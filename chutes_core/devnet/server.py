@@ -1,4 +1,4 @@
-"""The websocket server: frames in, frames out, limits.
+"""The server: websockets and plain HTTP on one port; frames in, frames out, limits.
 
 Invariant: a slow reader never holds up the chain; its outbox is bounded and it is cut off when it
 is full. Bounds: MAX_CONNECTIONS connections, MAX_BODY_BYTES a message, MAX_BATCH requests a batch.
@@ -16,12 +16,15 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 
+from chutes_core.devnet.faults import Loss
+from chutes_core.devnet.front import Front
 from chutes_core.devnet.rpc import INVALID_REQUEST, Rpc, RpcError
 
 MAX_CONNECTIONS = 256
 MAX_BODY_BYTES = 16 * 1024 * 1024
 MAX_BATCH = 1_024
 MAX_OUTBOX = 8_192
+ARCHIVE_PATH = "/archive"  # reads state that the fault prune_state hides elsewhere
 
 _PARSE_ERROR = -32700
 _INTERNAL_ERROR = -32603
@@ -36,8 +39,11 @@ class Connection:
         socket: the accepted websocket.
     """
 
+    can_subscribe = True
+
     def __init__(self, socket: ServerConnection) -> None:
         self.subscriptions: dict[str, Callable[[], None]] = {}
+        self.is_archive = socket.request is not None and socket.request.path == ARCHIVE_PATH
         self._socket = socket
         self._outbox: asyncio.Queue[str] = asyncio.Queue(MAX_OUTBOX)
         self._held: list[dict[str, Any]] | None = None
@@ -52,13 +58,27 @@ class Connection:
 
     def answer(self, rpc: Rpc, text: str | bytes) -> None:
         """Handle one message and queue its answer, then what it set off."""
+        message = _parse(text)
+        loss = rpc.faults.take_loss(_methods(message)) if rpc.faults.losses else None
         self._held = []
-        reply = _reply(rpc, self, text)
+        reply = None if loss is not None and not loss.processed else _reply(rpc, self, message)
         held, self._held = self._held, None
+        if loss is not None:
+            self._lose(loss)
+            return
         if reply is not None:
             self._put(reply)
-        for message in held:
-            self._put(message)
+        for notification in held:
+            self._put(notification)
+
+    def abort(self) -> None:
+        """Break the connection without a closing frame."""
+        self._socket.transport.abort()
+
+    def _lose(self, loss: Loss) -> None:
+        self.end()
+        if loss.close:
+            self.abort()
 
     async def write(self) -> None:
         """Send what is queued until the client is gone or too slow."""
@@ -92,57 +112,129 @@ class Connection:
             self._overflow.set()
 
 
-async def start_server(rpc: Rpc, host: str, port: int) -> Server:
-    """Listen; ``port`` 0 takes a free one."""
-    open_connections: set[Connection] = set()
+class HttpSession:
+    """One request over plain HTTP: nothing can be subscribed to."""
 
-    async def handle(socket: ServerConnection) -> None:
+    can_subscribe = False
+
+    def __init__(self, *, is_archive: bool) -> None:
+        self.subscriptions: dict[str, Callable[[], None]] = {}
+        self.is_archive = is_archive
+
+    def later(self, message: dict[str, Any]) -> None:
+        """Drop a notification; no method that makes one is answered here."""
+
+
+class _Service:
+    """What all connections share."""
+
+    def __init__(self, rpc: Rpc) -> None:
+        self.rpc = rpc
+        self.open: set[Connection] = set()
+        rpc.faults.on_drop.append(self.drop)
+
+    async def talk(self, socket: ServerConnection) -> None:
+        """Serve one websocket until it ends."""
         connection = Connection(socket)
-        open_connections.add(connection)
+        self.open.add(connection)
         writer = asyncio.create_task(connection.write())
         try:
             with suppress(ConnectionClosed):
                 async for text in socket:
-                    connection.answer(rpc, text)
+                    connection.answer(self.rpc, text)
         finally:
-            open_connections.discard(connection)
+            self.open.discard(connection)
             connection.end()
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
-    def limit(socket: ServerConnection, _request: Request) -> Response | None:
-        if len(open_connections) < MAX_CONNECTIONS:
+    def post(self, path: str, body: bytes) -> bytes | None:
+        """Answer one POST; None when the fault of the day is to break the connection."""
+        message = _parse(body)
+        faults, methods = self.rpc.faults, _methods(message)
+        is_control = bool(methods) and all(method.startswith("dev_") for method in methods)
+        if faults.refuse_connections and not is_control:
+            return None
+        loss = faults.take_loss(methods) if faults.losses else None
+        if loss is not None and not loss.processed:
+            return None
+        reply = _reply(self.rpc, HttpSession(is_archive=path == ARCHIVE_PATH), message)
+        if loss is not None:
+            return None
+        return b"" if reply is None else json.dumps(reply, separators=(",", ":")).encode()
+
+    def admit(self, socket: ServerConnection, _request: Request) -> Response | None:
+        """Turn a websocket away when there are too many, or when a fault says so."""
+        if self.rpc.faults.refuse_connections:
+            socket.transport.abort()
+            return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "refused by a devnet fault\n")
+        if len(self.open) < MAX_CONNECTIONS:
             return None
         return socket.respond(HTTPStatus.SERVICE_UNAVAILABLE, "too many connections\n")
 
+    def drop(self) -> int:
+        """Break all websockets; return how many there were."""
+        for connection in self.open:
+            connection.abort()
+        return len(self.open)
+
+
+async def start_server(rpc: Rpc, host: str, port: int) -> Server:
+    """Listen; ``port`` 0 takes a free one."""
+    service = _Service(rpc)
+
+    class Bound(Front):
+        """A connection of this server."""
+
+        max_body_bytes = MAX_BODY_BYTES
+
+        def post(self, path: str, body: bytes) -> bytes | None:
+            return service.post(path, body)
+
     return await serve(
-        handle,
+        service.talk,
         host,
         port,
         max_size=MAX_BODY_BYTES,
-        process_request=limit,
+        process_request=service.admit,
         compression=None,
         close_timeout=_CLOSE_TIMEOUT_S,
+        create_connection=Bound,
     )
 
 
-def _reply(rpc: Rpc, connection: Connection, text: str | bytes) -> Any:
+def _parse(text: str | bytes) -> Any:
     try:
-        message = json.loads(text)
+        return json.loads(text)
     except (ValueError, RecursionError):
+        return _Unreadable
+
+
+class _Unreadable:
+    """Stands for a message that is not JSON."""
+
+
+def _methods(message: Any) -> list[str]:
+    requests = message if isinstance(message, list) else [message]
+    named = [request.get("method") for request in requests if isinstance(request, dict)]
+    return [method for method in named if isinstance(method, str)]
+
+
+def _reply(rpc: Rpc, session: Any, message: Any) -> Any:
+    if message is _Unreadable:
         return {"jsonrpc": "2.0", "error": _error(_PARSE_ERROR, "Parse error"), "id": None}
     if not isinstance(message, list):
-        return _guarded(rpc, connection, message)
+        return _guarded(rpc, session, message)
     if not 0 < len(message) <= MAX_BATCH:
         error = _error(INVALID_REQUEST, f"a batch holds 1 to {MAX_BATCH} requests")
         return {"jsonrpc": "2.0", "error": error, "id": None}
-    replies = [_guarded(rpc, connection, request) for request in message]
+    replies = [_guarded(rpc, session, request) for request in message]
     return [reply for reply in replies if reply is not None] or None
 
 
-def _guarded(rpc: Rpc, connection: Connection, request: Any) -> Any:
+def _guarded(rpc: Rpc, session: Any, request: Any) -> Any:
     try:
-        return rpc.handle(connection, request)
+        return rpc.handle(session, request)
     except Exception:  # noqa: BLE001 - the edge: a defect is logged and answered, never a hang
         logger.exception("a request could not be answered")
         identity = request.get("id") if isinstance(request, dict) else None

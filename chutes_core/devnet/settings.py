@@ -25,6 +25,8 @@ class DevnetSettings(RoleSettings):
         foreign_genesis: leave out the devnet marker, for tests.
         validators: how many are registered at genesis.
         json_logs: log lines as JSON.
+        dev_controls: answer the dev_ methods: blocks on demand, storage, time, faults.
+        state: file that keeps the chain over a restart; in memory only when None.
     """
 
     model_config = SettingsConfigDict(env_prefix="CHUTES_DEVNET_")
@@ -38,3 +40,5 @@ class DevnetSettings(RoleSettings):
     foreign_genesis: bool = False
     validators: int = Field(default=2, ge=0, le=64)
     json_logs: bool = False
+    dev_controls: bool = False
+    state: Path | None = None

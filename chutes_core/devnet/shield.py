@@ -28,6 +28,11 @@ class ShieldKeys:
     def __init__(self) -> None:
         self._secrets: dict[bytes, bytes] = {}
 
+    @property
+    def is_empty(self) -> bool:
+        """True before the first key, and after a restart."""
+        return not self._secrets
+
     def rotate(self) -> bytes:
         """Make a new key; return its public half (1184 bytes)."""
         public, secret = ML_KEM_768.keygen()

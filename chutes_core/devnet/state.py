@@ -58,6 +58,21 @@ class VersionedStore:
         self.height = height
         self._prune()
 
+    def rewind(self, height: int) -> None:
+        """Undo every commit above ``height``, which must still be readable."""
+        assert self.oldest <= height
+        while self._touched and self._touched[-1][0] > height:
+            undone, keys = self._touched.pop()
+            for key in keys:
+                heights = self._heights.get(key)
+                if heights and heights[-1] == undone:
+                    heights.pop()
+                    self._values[key].pop()
+                    if not heights:
+                        del self._heights[key], self._values[key]
+                        del self._sorted[bisect_left(self._sorted, key)]
+        self.height = height
+
     @property
     def oldest(self) -> int:
         """The lowest height whose state is still readable."""

@@ -23,6 +23,8 @@ class Session(Protocol):
     """One connection, as this module sees it."""
 
     subscriptions: dict[str, Callable[[], None]]
+    can_subscribe: bool
+    is_archive: bool
 
     def later(self, message: dict[str, Any]) -> None:
         """Queue a notification behind the answer to the current request."""
@@ -120,9 +122,15 @@ class Subscriptions:
 
     def _runtime_version(self, session: Session) -> str:
         identity = self._identity(session)
-        session.subscriptions[identity] = lambda: None
-        result = version.runtime_version_json(self._chain.codec.metadata)
-        session.later(_notification("state_runtimeVersion", identity, result))
+        chain = self._chain
+
+        def announce(changed: version.RuntimeVersion) -> None:
+            result = version.runtime_version_json(changed)
+            session.later(_notification("state_runtimeVersion", identity, result))
+
+        session.subscriptions[identity] = lambda: chain.on_version.remove(announce)
+        chain.on_version.append(announce)
+        announce(chain.versions.at(chain.best.number + 1))
         return identity
 
     @staticmethod

@@ -25,7 +25,7 @@ def devnet(metadata_file, tmp_path_factory) -> Iterator[DevnetProcess]:
     cache = tmp_path_factory.mktemp("bittensor-cache")
     before = os.environ.get("BITTENSOR_RUNTIME_CACHE_DIR")
     os.environ["BITTENSOR_RUNTIME_CACHE_DIR"] = str(cache)
-    with DevnetProcess(block_seconds=BLOCK_SECONDS, tempo=TEMPO) as process:
+    with DevnetProcess(block_seconds=BLOCK_SECONDS, tempo=TEMPO, dev_controls=True) as process:
         yield process
     if before is None:
         del os.environ["BITTENSOR_RUNTIME_CACHE_DIR"]

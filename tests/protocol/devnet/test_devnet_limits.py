@@ -22,9 +22,7 @@ async def running(metadata_file):
     codec = Codec(patch_metadata(load_metadata(metadata_file), block_ms=1_000))
     chain = Chain(codec, GenesisParams())
     times = iter(range(1_700_000_000_000, 1_800_000_000_000, 1_000))
-    server = await server_module.start_server(
-        Rpc(chain, lambda: chain.produce(next(times))), "127.0.0.1", 0
-    )
+    server = await server_module.start_server(Rpc(chain), "127.0.0.1", 0)
     port = next(iter(server.sockets)).getsockname()[1]
     yield chain, times, f"ws://127.0.0.1:{port}"
     server.close()
@@ -92,12 +90,3 @@ async def test_discarded_state_is_told_in_the_words_clients_know(running, monkey
         answer = await ask(socket, "state_getStorage", key, genesis)
         assert f"State already discarded for {genesis}" in answer["error"]["message"]
         assert (await ask(socket, "chain_getBlock", genesis))["result"]["block"]["header"]
-
-
-async def test_a_block_can_be_asked_for(running):
-    """dev_newBlock makes one out of turn and returns its hash."""
-    chain, _, url = running
-    async with connect(url) as socket:
-        made = (await ask(socket, "dev_newBlock"))["result"]
-    assert made == "0x" + chain.best.hash.hex()
-    assert chain.best.number == 1
