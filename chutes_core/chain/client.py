@@ -7,7 +7,8 @@ already says is not sent again); weights are never sent twice within the subnet'
 
 import ipaddress
 import threading
-from collections.abc import Mapping
+import uuid
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,9 @@ from chutes_core.chain.commitments import commitment_fields, commitment_text
 from chutes_core.chain.connection import Connection, Patience, Sleep
 from chutes_core.chain.extrinsics import Build, Receipt, finalized_head, submit
 from chutes_core.chain.genesis import is_devnet_header
+from chutes_core.chain.intents import Intent, OutboxStore
 from chutes_core.chain.metagraph import Metagraph, Neuron, read_metagraph
+from chutes_core.chain.outbox import Outbox
 from chutes_core.chain.subnet import Subnet, read_subnet
 from chutes_core.chain.weights import find_weights, weights_call
 
@@ -43,6 +46,8 @@ class ChainClient:
     ) -> None:
         self._connection = connection
         self._write_lock = threading.Lock()
+        self._outbox: Outbox | None = None
+        self._archive: Connection | None = None
         self.netuid = netuid
         self.genesis_hash = genesis_hash
         self.is_devnet = is_devnet
@@ -84,6 +89,27 @@ class ChainClient:
     def close(self) -> None:
         """Close the connection, from any thread; calls under way raise ``chain_closed``."""
         self._connection.close()
+        if self._archive is not None:
+            self._archive.close()
+
+    def use_outbox(
+        self,
+        store: OutboxStore,
+        *,
+        archive_url: str | None = None,
+        reached: Callable[[str], None] | None = None,
+    ) -> Outbox:
+        """Write every extrinsic down in ``store`` from now on; return the outbox.
+
+        Args:
+            store: outlives this process.
+            archive_url: of a node of the same chain that keeps old state.
+            reached: see `Outbox`.
+        """
+        if archive_url is not None and self._archive is None:
+            self._archive = Connection(archive_url, self._connection.patience)
+        self._outbox = Outbox(self._connection, store, archive=self._archive, reached=reached)
+        return self._outbox
 
     def __enter__(self) -> "ChainClient":
         return self
@@ -200,7 +226,7 @@ class ChainClient:
                 placeholder1=0,
                 placeholder2=0,
             )
-            return submit(self._connection, composed(call), hotkey, "serve the axon")
+            return self._submit(composed(call), hotkey, "serve the axon")
 
     def set_commitment(self, hotkey: Keypair, text: str) -> Receipt | None:
         """Commit a text of at most 128 bytes; None where the chain already says so.
@@ -216,15 +242,24 @@ class ChainClient:
             if self.commitments().get(hotkey.ss58_address) == text:
                 return None
             call = bt.calls.Commitments.set_commitment(netuid=self.netuid, info=fields)
-            return submit(self._connection, composed(call), hotkey, "set the commitment")
+            return self._submit(composed(call), hotkey, "set the commitment")
 
-    def set_weights(self, hotkey: Keypair, weights: Mapping[int, int], version_key: int) -> Receipt:
+    def set_weights(
+        self,
+        hotkey: Keypair,
+        weights: Mapping[int, int],
+        version_key: int,
+        *,
+        intent_id: str | None = None,
+    ) -> Receipt:
         """Send a weight vector, plainly or as a timelocked commit as the subnet demands.
 
         Args:
             hotkey: the validator's.
             weights: uid to u16; passed to the chain unaltered where commit-reveal is off.
             version_key: the weights version that the vector was made for.
+            intent_id: names what is meant over all tries (one an epoch); with an outbox, what is
+                in flight or done under this name is never sent again.
 
         Returns:
             The receipt of the finalized extrinsic.
@@ -238,7 +273,7 @@ class ChainClient:
         """
         build = weights_call(self.netuid, hotkey, weights, version_key)
         with self._write_lock:
-            return submit(self._connection, build, hotkey, "set weights")
+            return self._submit(build, hotkey, "set weights", intent_id=intent_id)
 
     def weights_receipt(self, hotkey_ss58: str, block_number: int) -> Receipt | None:
         """Return the receipt of the weights that a hotkey set in a finalized block, if it did.
@@ -268,6 +303,14 @@ class ChainClient:
             return submit(
                 self._connection, composed(generated_call), coldkey, doing, hotkey_signed=False
             )
+
+    def _submit(
+        self, build: Build, hotkey: Keypair, doing: str, *, intent_id: str | None = None
+    ) -> Receipt:
+        if self._outbox is None:
+            return submit(self._connection, build, hotkey, doing)
+        intent = Intent(intent_id or f"{doing}:{uuid.uuid4()}", doing)
+        return self._outbox.deliver(intent, build, hotkey, doing)
 
     def _own_neuron(self, hotkey_ss58: str) -> Neuron:
         neuron = self.metagraph().by_hotkey(hotkey_ss58)

@@ -3,9 +3,8 @@
 The choke point of every chain write (chain/client and chain/registration call it). Invariants: the
 hash is known before the bytes leave, so a lost connection is answered by looking for that hash in
 the finalized blocks of its era, never by signing again; success is ExtrinsicSuccess in a
-*finalized* block; a key with an extrinsic under way gets no second one (DESIGN section 4). The
-stored outbox that survives a crash of this process comes with a later issue; until then a caller
-asks the chain what happened (its neuron's last update) before it sends again.
+*finalized* block; a key with an extrinsic under way gets no second one (DESIGN section 4). Scripts
+for a person use it alone; processes that must survive a crash send through chain/outbox.
 """
 
 from collections.abc import Awaitable, Callable
@@ -38,10 +37,14 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class _Signed:
+class Signed:
+    """A signed extrinsic, and the blocks that can hold it: ``from_block`` to ``to_block``."""
+
     extrinsic: Any
     extrinsic_hash: str
+    nonce: int
     from_block: int
+    to_block: int
     poll_s: float
 
 
@@ -73,8 +76,8 @@ def submit(
         Unavailable: ``extrinsic_in_flight``, or the node is unreachable (nothing was sent).
         TimedOut: ``extrinsic_unknown``: it was sent, and its fate is not known yet.
     """
-    signed = connection.read(lambda substrate: _sign(substrate, build, signer), doing)
-    failure = _send(connection, signed, signer, doing)
+    signed = connection.read(lambda substrate: sign(substrate, build, signer), doing)
+    failure = transmit(connection, signed, signer, doing)
     if failure is not None and failure.name:
         raise refused(failure, doing, hotkey_signed=hotkey_signed) from failure
     limit_s = connection.patience.finality_timeout_s if failure is None else _UNCLEAR_S
@@ -95,7 +98,12 @@ def submit(
     return Receipt(signed.extrinsic_hash, number, block_hash)
 
 
-async def _sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> _Signed:
+async def sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> Signed:
+    """Compose and sign a call with the next nonce; nothing is sent.
+
+    Raises:
+        Unavailable: ``extrinsic_in_flight``.
+    """
     address = signer.ss58_address
     substrate.raw.clear_nonce_cache_for_account(address)
     next_index = await substrate.account_next_index(address)
@@ -114,10 +122,19 @@ async def _sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> _Signe
         call, signer, nonce=next_index, era={"period": ERA_BLOCKS, "current": number}
     )
     poll_s = min(await substrate.block_time() / 2, _MAX_POLL_S)
-    return _Signed(extrinsic, extrinsic.extrinsic_hash, number + 1, poll_s)
+    return Signed(
+        extrinsic,
+        extrinsic.extrinsic_hash,
+        next_index,
+        number + 1,
+        number + 1 + ERA_BLOCKS,
+        poll_s,
+    )
 
 
-def _send(connection: Connection, signed: _Signed, signer: Any, doing: str) -> bt.ChainError | None:
+def transmit(
+    connection: Connection, signed: Signed, signer: Any, doing: str
+) -> bt.ChainError | None:
     """Send once; return the node's refusal, or None where it took it or may have taken it."""
 
     async def send(substrate: bt.RpcSubstrate) -> _Sent:
@@ -136,10 +153,10 @@ def _send(connection: Connection, signed: _Signed, signer: Any, doing: str) -> b
 
 
 def _await_finality(
-    connection: Connection, signed: _Signed, doing: str, limit_s: float
+    connection: Connection, signed: Signed, doing: str, limit_s: float
 ) -> tuple[bt.ExtrinsicResult, int, str] | None:
     """Look through the finalized blocks of the era; None where time ran out."""
-    last_block = signed.from_block + ERA_BLOCKS
+    last_block = signed.to_block
     search = _Search(signed.extrinsic_hash, signed.from_block, last_block)
     deadline_s = connection.monotonic_s() + limit_s
     while True:

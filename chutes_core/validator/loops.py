@@ -11,6 +11,7 @@ from chutes_core.chain.transfers import TransferWatcher
 from chutes_core.validator.app import Validator
 from chutes_core.validator.billing.payments import Payments
 from chutes_core.validator.launches.inventories import MinerAddress
+from chutes_core.wire.discovery import commitment_of
 
 TICK_S = 0.5
 PRUNE_S = 60.0
@@ -26,11 +27,19 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(poll_s, "leases", lambda: _exchange_leases(parts))
     loops.every(poll_s, "payments", lambda: _credit(parts))
     loops.every(poll_s, "weights", lambda: _in_thread(_weights(parts)))
+    loops.every(settings.renew_seconds, "commitment", lambda: commit_url(parts))
     loops.every(settings.renew_seconds, "renewals", parts.keeper.renew)
     loops.every(TICK_S, "launches", parts.keeper.sweep)
     loops.every(TICK_S, "settlement", lambda: _settle(parts))
     loops.every(TICK_S, "images", lambda: _in_thread(parts.images.build_pending))
     loops.every(PRUNE_S, "pruning", lambda: _in_thread(_prune(parts)))
+
+
+async def commit_url(parts: Validator) -> None:
+    """Let the chain name this validator's URL; sends nothing where it does already."""
+    ground = parts.ground
+    text = commitment_of(ground.public_url)
+    await asyncio.to_thread(ground.chain.set_commitment, ground.keys.hotkey, text)
 
 
 async def _query_miners(parts: Validator) -> None:

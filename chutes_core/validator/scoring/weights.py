@@ -98,8 +98,15 @@ class WeightChain(Protocol):
         """Return the finalized parameters."""
         ...
 
-    def set_weights(self, hotkey: Any, weights: Mapping[int, int], version_key: int) -> Receipt:
-        """Send the vector and wait for finality."""
+    def set_weights(
+        self,
+        hotkey: Any,
+        weights: Mapping[int, int],
+        version_key: int,
+        *,
+        intent_id: str | None = None,
+    ) -> Receipt:
+        """Send the vector and wait for finality; what bears ``intent_id`` is sent once."""
         ...
 
     def weights_receipt(self, hotkey_ss58: str, block_number: int) -> Receipt | None:
@@ -225,7 +232,9 @@ class WeightSetter:
         self._store.put_evidence(epoch, record.text)
         self._store.record_intent(epoch, weights, at_s=now_us // 1_000_000)
         try:
-            receipt = self._chain.set_weights(self._hotkey, weights, version_key)
+            receipt = self._chain.set_weights(
+                self._hotkey, weights, version_key, intent_id=f"weights:{subnet.netuid}:{epoch}"
+            )
         except ChutesError as error:
             self._store.record_failure(epoch, error=f"{error.code}: {error.message}")
             return failed(epoch, error)

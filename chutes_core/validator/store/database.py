@@ -18,6 +18,7 @@ from chutes_core.validator.store.chutes import ChuteRows
 from chutes_core.validator.store.connection import Connection
 from chutes_core.validator.store.cursors import CursorRows
 from chutes_core.validator.store.epochs import EpochRows
+from chutes_core.validator.store.extras import LogoRows, ReportRows
 from chutes_core.validator.store.images import ImageRows
 from chutes_core.validator.store.invocations import InvocationRows
 from chutes_core.validator.store.keys import KeyRows
@@ -26,7 +27,9 @@ from chutes_core.validator.store.leases import LeaseRows
 from chutes_core.validator.store.ledger import LedgerRows
 from chutes_core.validator.store.migrations import migrations
 from chutes_core.validator.store.nonces import NonceRows
+from chutes_core.validator.store.outbox import OutboxRows
 from chutes_core.validator.store.proofs import ProofRows
+from chutes_core.validator.store.secrets import SecretRows
 
 
 class Store:
@@ -56,6 +59,10 @@ class Store:
         self.leases = LeaseRows(connection)
         self.cursors = CursorRows(connection)
         self.epochs = EpochRows(connection)
+        self.outbox = OutboxRows(connection)
+        self.secrets = SecretRows(connection)
+        self.reports = ReportRows(connection)
+        self.logos = LogoRows(connection)
         self.blobs = Blobs(path.parent / "blobs")
 
     @contextmanager

@@ -144,6 +144,88 @@ CREATE TABLE epochs (
 """
 
 
+_CHAIN_MONEY = """
+CREATE TABLE outbox (
+  position INTEGER PRIMARY KEY, extrinsic_hash TEXT NOT NULL UNIQUE, intent_id TEXT NOT NULL,
+  purpose TEXT NOT NULL, amount_rao INTEGER NOT NULL, key_ss58 TEXT NOT NULL,
+  nonce INTEGER NOT NULL, signed BLOB NOT NULL, era_from INTEGER NOT NULL,
+  era_to INTEGER NOT NULL, created_at_s INTEGER NOT NULL, state TEXT NOT NULL,
+  block_number INTEGER, block_hash TEXT NOT NULL, fee_rao INTEGER NOT NULL, error TEXT NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX outbox_one_in_flight ON outbox(key_ss58) WHERE state = 'signed';
+CREATE UNIQUE INDEX outbox_once ON outbox(intent_id) WHERE state IN ('signed', 'finalized');
+CREATE INDEX outbox_by_key ON outbox(key_ss58, nonce);
+CREATE INDEX outbox_by_time ON outbox(created_at_s) WHERE amount_rao > 0;
+CREATE TRIGGER outbox_closed_stays BEFORE UPDATE ON outbox WHEN OLD.state <> 'signed'
+  BEGIN SELECT RAISE(ABORT, 'a closed extrinsic never changes'); END;
+CREATE TRIGGER outbox_remains BEFORE DELETE ON outbox
+  BEGIN SELECT RAISE(ABORT, 'the outbox is append-only'); END;
+CREATE TABLE deposits (
+  deposit_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  rao INTEGER NOT NULL, source_ss58 TEXT NOT NULL, block_number INTEGER NOT NULL,
+  block_hash TEXT NOT NULL, at_s INTEGER NOT NULL, unlocks_at_s INTEGER NOT NULL,
+  state TEXT NOT NULL, refund_id TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX deposits_by_user ON deposits(user_id, at_s);
+CREATE TRIGGER deposits_refunded_stay BEFORE UPDATE ON deposits WHEN OLD.state = 'refunded'
+  BEGIN SELECT RAISE(ABORT, 'a refunded deposit never changes'); END;
+CREATE TRIGGER deposits_remain BEFORE DELETE ON deposits
+  BEGIN SELECT RAISE(ABORT, 'deposits are append-only'); END;
+CREATE TABLE refunds (
+  refund_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  destination_ss58 TEXT NOT NULL, amount_rao INTEGER NOT NULL, state TEXT NOT NULL,
+  requested_at_s INTEGER NOT NULL, updated_at_s INTEGER NOT NULL, extrinsic_hash TEXT NOT NULL,
+  paid_rao INTEGER NOT NULL, fee_rao INTEGER NOT NULL, block_number INTEGER, reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX refunds_by_user ON refunds(user_id, requested_at_s);
+CREATE INDEX refunds_open ON refunds(state) WHERE state IN ('requested', 'submitted');
+CREATE TRIGGER refunds_end BEFORE UPDATE ON refunds WHEN OLD.state IN ('finalized', 'failed')
+  BEGIN SELECT RAISE(ABORT, 'an ended refund never changes'); END;
+"""
+
+_RIGHTS = """
+ALTER TABLE accounts ADD COLUMN coldkey_proven TEXT NOT NULL DEFAULT '';
+CREATE TABLE role_grants (
+  user_id TEXT NOT NULL REFERENCES accounts(user_id), source TEXT NOT NULL, role TEXT NOT NULL,
+  PRIMARY KEY (user_id, source, role)
+) STRICT, WITHOUT ROWID;
+INSERT INTO role_grants(user_id, source, role)
+  SELECT a.user_id, 'operator', r.value FROM accounts a, json_each(a.roles) r;
+CREATE TABLE links (
+  hotkey_ss58 TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  kind TEXT NOT NULL, linked_at_s INTEGER NOT NULL, valid INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX links_by_user ON links(user_id);
+CREATE TABLE used_signatures (
+  sha256 TEXT PRIMARY KEY, at_s INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE notices (
+  user_id TEXT PRIMARY KEY REFERENCES accounts(user_id), at_s INTEGER NOT NULL,
+  drains_at_s INTEGER NOT NULL, reason TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
+"""
+
+_EXTRAS = """
+CREATE TABLE secrets (
+  secret_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  chute_id TEXT NOT NULL, purpose TEXT NOT NULL, key TEXT NOT NULL,
+  created_at_s INTEGER NOT NULL, sealed_value BLOB NOT NULL, UNIQUE (chute_id, key)
+) STRICT;
+CREATE INDEX secrets_by_user ON secrets(user_id);
+CREATE TABLE reports (
+  invocation_id TEXT PRIMARY KEY, user_id TEXT NOT NULL, chute_id TEXT NOT NULL,
+  launch_id TEXT NOT NULL, reason TEXT NOT NULL, at_s INTEGER NOT NULL
+) STRICT;
+CREATE INDEX reports_by_chute ON reports(chute_id);
+CREATE TABLE logos (
+  logo_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  sha256 TEXT NOT NULL, content_type TEXT NOT NULL, created_at_s INTEGER NOT NULL
+) STRICT;
+CREATE INDEX logos_by_user ON logos(user_id);
+CREATE TABLE logo_uses (object_id TEXT PRIMARY KEY, logo_id TEXT NOT NULL) STRICT, WITHOUT ROWID;
+"""
+
+
 @migrations(name="0001-accounts-and-keys")
 def _people(db: Database) -> None:
     _create(db, _PEOPLE)
@@ -172,6 +254,21 @@ def _plain(db: Database) -> None:
 @migrations(name="0006-chute-egress")
 def _egress(db: Database) -> None:
     db.execute("ALTER TABLE chutes ADD COLUMN allow_external_egress INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations(name="0006-outbox-deposits-refunds")
+def _chain_money(db: Database) -> None:
+    _create(db, _CHAIN_MONEY)
+
+
+@migrations(name="0007-roles-links-proofs")
+def _rights(db: Database) -> None:
+    _create(db, _RIGHTS)
+
+
+@migrations(name="0007-secrets-reports-logos")
+def _extras(db: Database) -> None:
+    _create(db, _EXTRAS)
 
 
 def _create(db: Database, script: str) -> None:

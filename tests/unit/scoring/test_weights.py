@@ -80,7 +80,7 @@ class Chain:
             ),
         )
 
-    def set_weights(self, hotkey, weights, version_key):
+    def set_weights(self, hotkey, weights, version_key, *, intent_id=None):
         """Take the vector, or fail as told."""
         self.trace.append(("sent", dict(weights), version_key))
         if self.failure is not None:
