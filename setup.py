@@ -9,12 +9,17 @@ from setuptools import find_packages, setup
 TORCH = "torch==2.13.0"  # the one place where torch is pinned (see min_compute.yml)
 
 CHAIN = ["bittensor==11.3.0", "substrate-interface==1.8.1"]
-SERVER = ["uvicorn>=0.54,<1", "aiohttp>=3.14,<4", "loguru>=0.7,<1", "pydantic-settings>=2.16,<3"]
+SERVER = [
+    "aiohttp>=3.14,<4",
+    "httptools>=0.8",
+    "loguru>=0.7,<1",
+    "pydantic-settings>=2.16,<3",
+    "uvicorn>=0.54,<1",
+]
 VALIDATOR = [
     *CHAIN,
     *SERVER,
     "docker>=7.2,<8",
-    "httptools>=0.8",
     "numpy>=2",
     "orjson>=3.11",
     "python-multipart>=0.0.30",
@@ -33,6 +38,7 @@ DEV = [
     "pytest>=9",
     "pytest-asyncio>=1.5",
     "pytest-timeout>=2.4",
+    "pytest-xdist>=3.8",
     "ruff>=0.17",
 ]
 

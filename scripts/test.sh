@@ -9,5 +9,5 @@ step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 step "format and lint (ruff)";      "$bin/ruff" format --check . && "$bin/ruff" check .
 step "types (mypy, strict)";        "$bin/mypy"
 step "import contracts";            "$bin/lint-imports"
-step "unit, property, architecture"; "$bin/python" -m pytest tests/unit tests/property tests/architecture "$@"
+step "unit, property, architecture"; "$bin/python" -m pytest -n 2 tests/unit tests/property tests/architecture "$@"
 step "protocol and end to end";     "$bin/python" -m pytest tests/protocol tests/e2e tests/gpu -rs --durations=8 "$@"
