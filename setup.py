@@ -38,7 +38,6 @@ DEV = [
     "pytest>=9",
     "pytest-asyncio>=1.5",
     "pytest-timeout>=2.4",
-    "pytest-xdist>=3.8",
     "ruff>=0.17",
 ]
 

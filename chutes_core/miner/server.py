@@ -1,26 +1,29 @@
 """The miner's own HTTP: what validators may ask it.
 
-GET /ping is open; GET /inventory goes through `SignedASGI` (btauth/1, replay store on disk, then
-`CallerPolicy`) and its answer is signed. Invariant: nothing about the node is told to anyone who
+GET /ping is open; GET /inventory and GET /logs/{launch id} go through `SignedASGI` (btauth/1, replay store on disk, then
+`CallerPolicy`) and their answers are signed. Invariant: nothing about the node is told to anyone who
 is not a permitted validator of this subnet.
 """
 
 import asyncio
-import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
-import uvicorn
 from bittensor_core import Keypair
-from fastapi import FastAPI
+from fastapi import FastAPI, Request
+from fastapi.responses import JSONResponse
 
 from chutes_core.base.clock import Clock
-from chutes_core.wire.control import Inventory
-from chutes_core.wire.neuron_http import App, Authorise, SignedASGI
+from chutes_core.base.errors import NotFound
+from chutes_core.wire.control import Inventory, LogTail
+from chutes_core.wire.http_server import HttpLimits, new_server
+from chutes_core.wire.neuron_http import CALLER, App, Authorise, SignedASGI
 from chutes_core.wire.signing import NonceStore
 
-_KEEP_ALIVE_S = 15
-_MAX_CONCURRENT = 256
+KEEP_ALIVE_S = 15
+MAX_CONNECTIONS = 256
+MAX_CONNECTIONS_PER_ADDRESS = 64
+GRACE_S = 1
 
 
 def build_http(
@@ -30,9 +33,11 @@ def build_http(
     authorise: Authorise,
     clock: Clock,
     inventory: Callable[[], Inventory],
+    log_of: Callable[[str, str], str],
 ) -> App:
-    """Return the ASGI application."""
+    """Return the ASGI application; ``log_of`` (caller, launch id) returns an instance's tail."""
     app = FastAPI(title="chutes miner", docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_exception_handler(NotFound, _not_found)
 
     @app.get("/ping")
     async def ping() -> dict[str, bool]:
@@ -42,31 +47,38 @@ def build_http(
     async def show_inventory() -> Inventory:
         return inventory()
 
+    @app.get("/logs/{launch_id}")
+    async def show_log(request: Request, launch_id: str) -> LogTail:
+        caller = request.scope[CALLER]
+        text = await asyncio.to_thread(log_of, caller.hotkey_ss58, launch_id)
+        return LogTail(launch_id=launch_id, text=text)
+
     return SignedASGI(
         app,
         keypair=keypair,
         nonces=nonces,
         authorise=authorise,
         clock=clock,
-        prefixes=("/inventory",),
+        prefixes=("/inventory", "/logs/"),
     )
+
+
+async def _not_found(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, NotFound)
+    body = {"detail": error.message, "code": error.code, "hint": error.hint}
+    return JSONResponse(body, status_code=404)
 
 
 class HttpServer:
     """uvicorn on a bound socket, without its own signal handlers."""
 
     def __init__(self, app: App, listening: socket.socket) -> None:
-        config = uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_keep_alive=_KEEP_ALIVE_S,
-            timeout_graceful_shutdown=1,
-            limit_concurrency=_MAX_CONCURRENT,
+        limits = HttpLimits(
+            keep_alive_s=KEEP_ALIVE_S,
+            max_connections=MAX_CONNECTIONS,
+            max_per_address=MAX_CONNECTIONS_PER_ADDRESS,
         )
-        self._server = _Quiet(config)
+        self._server = new_server(app, limits, grace_s=GRACE_S)
         self._listening = listening
         self._task: asyncio.Task[None] | None = None
 
@@ -79,10 +91,3 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
-
-
-class _Quiet(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Leave signals to app.py, which has more to end than HTTP."""
-        yield

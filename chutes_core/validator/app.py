@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from fastapi import FastAPI
 
 from chutes_core.base.clock import Clock
+from chutes_core.base.failures import FailedTries
 from chutes_core.base.version import VERSION
 from chutes_core.chain.addresses import derive
 from chutes_core.chain.client import ChainClient
@@ -24,7 +25,7 @@ from chutes_core.validator.billing.payments import Payments
 from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.catalog.builder import ProcessRuntimeBuilder
-from chutes_core.validator.catalog.chutes import Chutes
+from chutes_core.validator.catalog.chutes import Chutes, no_fee
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.asgi import AsgiApp, Receive, Scope, Send
 from chutes_core.validator.gateway.gateway import Gateway
@@ -114,13 +115,14 @@ def build(ground: Ground) -> Validator:
     settings, clock = ground.settings, ground.clock
     data_dir = settings.data_dir.expanduser()
     store = Store(data_dir / "validator.sqlite", clock=clock)
-    ground.chain.use_outbox(store.outbox, archive_url=settings.archive_url)
     vault = Vault.open(data_dir / "vault.key")
     journal = Journal(data_dir / "journal" / WORKER, WORKER)
     rates = Rates(settings.tao_usd_micros, settings.max_call_s)
+    fee_rao = rates.deploy_fee_rao if settings.deploy_fee else no_fee
+    failures = FailedTries(clock)
     network = Network(ground.chain, self_hotkey=ground.keys.hotkey_ss58)
     control = ControlPlane()
-    gateway = _gateway(ground, control, journal)
+    gateway = _gateway(ground, control, journal, failures)
     pictures = Pictures(
         lambda: build_snapshot(store, vault, lambda chute: rates.of(chute.selector)), gateway.swap
     )
@@ -130,10 +132,11 @@ def build(ground: Ground) -> Validator:
         store=store,
         accounts=Accounts(store, clock, _Addresses(settings)),
         images=images,
-        chutes=Chutes(store, clock),
+        chutes=Chutes(store, clock, fee_rao=fee_rao),
         ledger=Ledger(store),
         rates=rates,
         clock=clock,
+        failures=failures,
         wake=gateway.demand.touch,
     )
     control.serve = _control_plane(ground, store, network, pictures, launching, services)
@@ -143,7 +146,7 @@ def build(ground: Ground) -> Validator:
         store=store,
         journal=journal,
         network=network,
-        watcher=TransferWatcher(settings.chain_url, archive_url=settings.archive_url),
+        watcher=TransferWatcher(settings.chain_url),
         gateway=gateway,
         pictures=pictures,
         lifecycle=launching.lifecycle,
@@ -157,18 +160,23 @@ def build(ground: Ground) -> Validator:
     )
 
 
-def _gateway(ground: Ground, control: ControlPlane, journal: Journal) -> Gateway:
+def _gateway(
+    ground: Ground, control: ControlPlane, journal: Journal, failures: FailedTries
+) -> Gateway:
     settings = ground.settings
     limits = GatewayLimits(
         max_call_s=settings.max_call_s,
         cold_wait_s=settings.cold_wait_s,
         key_calls_per_s=settings.calls_per_second,
+        key_burst=settings.calls_burst,
+        max_body_bytes=settings.max_body_bytes,
     )
     return Gateway(
         control=control,
         journal=journal,
         limits=limits,
         domain=settings.domain or None,
+        failures=failures,
         clock=ground.clock,
     )
 
@@ -271,4 +279,5 @@ def _control_plane(
         authorise=network.authorise_neuron,
         clock=ground.clock,
         prefixes=(MINER_PREFIX,),
+        failures=services.failures,
     )

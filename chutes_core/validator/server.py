@@ -1,27 +1,13 @@
-"""One uvicorn server on a socket that was bound before, without signal handlers of its own."""
+"""The validator's listening socket and the server on it; wire/http_server bounds what it takes."""
 
-import contextlib
 import socket
-from collections.abc import Iterator
 from typing import Any
 
-import uvicorn
-
 from chutes_core.base.errors import Unavailable
+from chutes_core.validator.settings import ValidatorSettings
+from chutes_core.wire.http_server import HttpLimits, Server, new_server
 
-BACKLOG = 2048
 GRACE_S = 20
-KEEP_ALIVE_S = 65
-MAX_CONNECTIONS = 4096
-
-
-class Server(uvicorn.Server):
-    """Leaves signals to the neuron's entrance, which stops everything in order."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """Capture none."""
-        yield
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -43,17 +29,16 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def server(app: Any) -> Server:
-    """Return a server for an ASGI application; it serves what its own gateway bounds."""
-    config = uvicorn.Config(
-        app,
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        backlog=BACKLOG,
-        server_header=False,
-        timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=GRACE_S,
-        limit_concurrency=MAX_CONNECTIONS,
+def server(app: Any, settings: ValidatorSettings) -> Server:
+    """Return a server for the gateway.
+
+    Behind a proxy every connection comes from the proxy: it bounds its callers itself, and its
+    word on their addresses counts. Elsewhere no caller may name an address.
+    """
+    behind = settings.behind_proxy
+    limits = HttpLimits(
+        max_connections=settings.max_connections,
+        max_per_address=None if behind else settings.max_connections_per_address,
     )
-    return Server(config)
+    proxies = settings.proxy_addresses if behind else None
+    return new_server(app, limits, grace_s=GRACE_S, proxies=proxies)

@@ -27,9 +27,6 @@ class ValidatorSettings(RoleSettings):
     hotkey: str = "default"
     allow_coldkey: bool = Field(default=False, description="devnet only")
     chain_url: str = "wss://entrypoint-finney.opentensor.ai:443"
-    archive_url: str | None = Field(
-        default=None, description="node of the same chain that keeps old state"
-    )
     netuid: int = 64
     data_dir: Path = Path("~/.chutes/validator")
     host: str = "127.0.0.1"
@@ -37,12 +34,19 @@ class ValidatorSettings(RoleSettings):
     public_url: str | None = Field(default=None, description="committed on chain; default: bind")
     domain: str = Field(default="", description="{slug}.{domain} serves a chute")
     behind_proxy: bool = Field(default=False, description="TLS ends in front of this process")
+    proxy_addresses: str = Field(
+        default="127.0.0.1,::1", description="with behind_proxy: whose X-Forwarded-For is believed"
+    )
+    max_connections: int = Field(default=4096, ge=16, description="open at once")
+    max_connections_per_address: int = Field(
+        default=1024, ge=1, description="open at once from one address; not behind a proxy"
+    )
     runtime: Literal["process", "docker"] = "docker"
     profile: Literal["test", "light", "periodic", "admission"] = "admission"
     payment_treasury: str = Field(description="sr25519 public key (ss58) of the payment treasury")
     deposit_treasury: str = Field(description="sr25519 public key (ss58) of the deposit treasury")
     tao_usd: str = Field(default="400", description="price of one TAO in US dollars")
-    deploy_fee: bool = False
+    deploy_fee: bool = Field(default=False, description="a new chute costs three hours of a GPU")
     max_call_s: int = Field(default=600, ge=1, le=7200)
     cold_wait_s: int = Field(default=60, ge=0, le=600)
     poll_seconds: float = Field(default=6.0, gt=0)
@@ -50,6 +54,10 @@ class ValidatorSettings(RoleSettings):
     lease_renewal_s: int = Field(default=900, ge=10)
     lease_blocks: int = Field(default=300, ge=10)
     calls_per_second: int = Field(default=50, ge=1, description="rate limit of one key")
+    calls_burst: int = Field(default=200, ge=1, description="calls of one key at once")
+    max_body_bytes: int = Field(
+        default=20 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="of one call"
+    )
     ready_file: Path | None = Field(default=None, description="JSON written once it serves")
     log_level: str = "INFO"
     json_logs: bool = False

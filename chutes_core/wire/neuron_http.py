@@ -10,10 +10,19 @@ import json
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import anyio
 from bittensor_core import Keypair
 
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import ChutesError, Forbidden, TooLarge, Unauthenticated
+from chutes_core.base.errors import (
+    ChutesError,
+    Exhausted,
+    Forbidden,
+    TimedOut,
+    TooLarge,
+    Unauthenticated,
+)
+from chutes_core.base.failures import FailedTries
 from chutes_core.wire.signing import Caller, NonceStore, sign_reply, verify_request
 
 Scope = MutableMapping[str, Any]
@@ -26,6 +35,15 @@ Authorise = Callable[[str], Awaitable[None]]
 
 CALLER = "chutes.caller"
 MAX_BODY_BYTES = 1024 * 1024
+BODY_TIMEOUT_S = 30.0
+_STATUSES: tuple[tuple[type[ChutesError], int], ...] = (
+    (Unauthenticated, 401),
+    (Forbidden, 403),
+    (TimedOut, 408),
+    (TooLarge, 413),
+    (Exhausted, 429),
+)
+_REFUSALS = tuple(family for family, _ in _STATUSES)
 
 
 class SignedASGI:
@@ -41,6 +59,8 @@ class SignedASGI:
         clock: Clock,
         prefixes: tuple[str, ...],
         max_body_bytes: int = MAX_BODY_BYTES,
+        body_timeout_s: float = BODY_TIMEOUT_S,
+        failures: FailedTries | None = None,
     ) -> None:
         self._app = app
         self._keypair = keypair
@@ -49,6 +69,8 @@ class SignedASGI:
         self._clock = clock
         self._prefixes = prefixes
         self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._failures = failures or FailedTries(clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -57,10 +79,11 @@ class SignedASGI:
             return
         caller: Caller | None = None
         try:
+            self._failures.check(_address(scope))
             body = await self._read_body(receive)
-            caller = self._verify(scope, body)
+            caller = self._proven(scope, body)
             await self._authorise(caller.hotkey_ss58)
-        except (Unauthenticated, Forbidden, TooLarge) as error:
+        except _REFUSALS as error:
             await self._refuse(error, caller, send)
             return
         scope[CALLER] = caller
@@ -68,16 +91,33 @@ class SignedASGI:
 
     async def _read_body(self, receive: Receive) -> bytes:
         body = bytearray()
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise Unauthenticated("auth_malformed", "the request ended before its body did")
-            body += message.get("body", b"")
-            if len(body) > self._max_body_bytes:
-                limit = self._max_body_bytes
-                raise TooLarge("body_too_large", f"a control call has at most {limit} bytes")
-            if not message.get("more_body", False):
-                return bytes(body)
+        with anyio.move_on_after(self._body_timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Unauthenticated("auth_malformed", "the request ended before its body did")
+                body += message.get("body", b"")
+                if len(body) > self._max_body_bytes:
+                    raise TooLarge(
+                        "body_too_large",
+                        f"a control call has at most {self._max_body_bytes} bytes",
+                        hint="send less; what is large has a path of its own",
+                    )
+                if not message.get("more_body", False):
+                    return bytes(body)
+        raise TimedOut(
+            "body_timeout",
+            f"the body did not come in {self._body_timeout_s:.0f} s",
+            hint="send it at once, or check the network",
+        )
+
+    def _proven(self, scope: Scope, body: bytes) -> Caller:
+        """Return who signed the request; a failure counts against the address it came from."""
+        try:
+            return self._verify(scope, body)
+        except Unauthenticated:
+            self._failures.count(_address(scope))
+            raise
 
     def _verify(self, scope: Scope, body: bytes) -> Caller:
         headers = {
@@ -97,12 +137,12 @@ class SignedASGI:
         )
 
     async def _refuse(self, error: ChutesError, caller: Caller | None, send: Send) -> None:
-        status = (
-            413 if isinstance(error, TooLarge) else 403 if isinstance(error, Forbidden) else 401
-        )
+        status = next(status for family, status in _STATUSES if isinstance(error, family))
         content = {"detail": error.message, "code": error.code, "hint": error.hint}
         body = json.dumps(content).encode()
         headers = {"content-type": "application/json", "content-length": str(len(body))}
+        if isinstance(error, Exhausted):
+            headers["retry-after"] = str(error.retry_after_s)
         if caller is not None:
             headers |= sign_reply(
                 self._keypair, request_nonce=caller.nonce, status=status, body=body
@@ -138,6 +178,11 @@ class _SigningSend:
         extra = [(name.lower().encode(), value.encode()) for name, value in signature.items()]
         await self._send({**self._start, "headers": [*self._start.get("headers", []), *extra]})
         await self._send({"type": "http.response.body", "body": bytes(self._body)})
+
+
+def _address(scope: Scope) -> str | None:
+    client = scope.get("client")
+    return client[0] if client else None
 
 
 def _replay(body: bytes, receive: Receive) -> Receive:

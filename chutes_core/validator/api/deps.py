@@ -4,7 +4,8 @@ Invariant: a route that names a guard runs only for a proven caller; a signature
 (the store keeps its nonce), and nothing here touches SQLite on the event loop.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 
 from anyio.to_thread import run_sync
@@ -12,6 +13,7 @@ from fastapi import Request
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Unauthenticated
+from chutes_core.base.failures import FailedTries
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.domain.keytext import presented_key
@@ -24,25 +26,41 @@ _SIGNATURE = "x-chutes-signature"
 class Guards:
     """Makes the dependencies of routes."""
 
-    def __init__(self, accounts: Accounts, nonces: NonceStore, clock: Clock) -> None:
+    def __init__(
+        self, accounts: Accounts, nonces: NonceStore, clock: Clock, failures: FailedTries
+    ) -> None:
         self._accounts = accounts
         self._nonces = nonces
         self._clock = clock
+        self._failures = failures
 
     def user(self, purpose: str) -> Callable[[Request], Awaitable[Principal]]:
         """Return a dependency that gives the caller; ``purpose`` is what body-less calls sign."""
 
         async def dependency(request: Request) -> Principal:
             body = await request.body()
-            return await run_sync(partial(self._identify, request.headers, body, purpose))
+            with self._counted(request):
+                return await run_sync(partial(self._identify, request.headers, body, purpose))
 
         return dependency
 
     async def signer(self, request: Request) -> str:
         """Return the hotkey that signed the request, whether it has an account or not."""
         body = await request.body()
-        caller = await run_sync(partial(self._verify, request.headers, body, "register"))
+        with self._counted(request):
+            caller = await run_sync(partial(self._verify, request.headers, body, "register"))
         return caller.hotkey_ss58
+
+    @contextmanager
+    def _counted(self, request: Request) -> Iterator[None]:
+        """Check the address before its proof, and count the proof if it fails."""
+        address = request.client.host if request.client else None
+        self._failures.check(address)
+        try:
+            yield
+        except Unauthenticated:
+            self._failures.count(address)
+            raise
 
     def _identify(self, headers: Mapping[str, str], body: bytes, purpose: str) -> Principal:
         if _SIGNATURE in headers:

@@ -15,6 +15,11 @@ from chutes_core.validator.domain.statuses import status_of
 from chutes_core.wire.control import ErrorBody
 
 _CODES = {404: "no_such_path", 405: "wrong_method", 400: "bad_request"}
+_HINTS = {
+    404: "GET /docs lists the paths; chutes are called at /c/{slug}/…, /v1/… and /chutes/{id}/…",
+    405: "the header Allow names the methods of this path",
+    400: "GET /docs shows what this path takes",
+}
 _MAX_PROBLEMS = 5
 
 
@@ -59,12 +64,14 @@ async def _shape(request: Request, error: Exception) -> JSONResponse:
 async def _plain(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code, f"http_{error.status_code}")
-    return _answer(error.status_code, code, str(error.detail), "", dict(error.headers or {}))
+    hint = _HINTS.get(error.status_code, "")
+    return _answer(error.status_code, code, str(error.detail), hint, dict(error.headers or {}))
 
 
 async def _unexpected(request: Request, error: Exception) -> JSONResponse:
     logger.bind(path=request.url.path).opt(exception=error).error("Request failed unexpectedly")
-    return _answer(500, "internal", "the validator failed; its log says why", "", {})
+    hint = "its operator finds why in its log"
+    return _answer(500, "internal", "the validator failed", hint, {})
 
 
 def _answer(

@@ -9,7 +9,7 @@ from chutes_core.validator.api.services import Services
 
 def build_router(services: Services) -> APIRouter:
     """Return the user-facing API; validator/app.py includes it beside the neurons' routes."""
-    guards = Guards(services.accounts, services.store.nonces, services.clock)
+    guards = Guards(services.accounts, services.store.nonces, services.clock, services.failures)
     router = APIRouter()
     router.include_router(public.build_router(services))
     for part in (users, keys, images, warmup, chutes):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock
+from chutes_core.base.failures import FailedTries
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.billing.ledger import Ledger
 from chutes_core.validator.billing.rates import Rates
@@ -27,5 +28,6 @@ class Services:
     ledger: Ledger
     rates: Rates
     clock: Clock
+    failures: FailedTries
     wake: Callable[[str], None]
     poll_s: float = 0.5

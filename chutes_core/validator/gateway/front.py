@@ -13,7 +13,8 @@ from typing import Protocol
 
 from loguru import logger
 
-from chutes_core.base.errors import ChutesError, Exhausted, Invalid
+from chutes_core.base.errors import ChutesError, Exhausted, Invalid, Unauthenticated
+from chutes_core.base.failures import FailedTries
 from chutes_core.base.ids import new_id
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.snapshot import Snapshot
@@ -74,6 +75,7 @@ class Front:
         demand: Demand,
         journal: JournalState,
         domain: str | None,
+        failures: FailedTries,
         max_calls: int,
     ) -> None:
         self._control = control
@@ -85,6 +87,7 @@ class Front:
         self._demand = demand
         self._journal = journal
         self._domain = domain
+        self._failures = failures
         self._max_calls = max_calls
         self.in_flight = 0
         self.idle = asyncio.Event()  # set while no call runs
@@ -117,6 +120,10 @@ class Front:
                 logger.bind(invocation_id=invocation_id, code=error.code).warning("Call failed")
             if not reply.started:
                 await reply.error(error)
+        except Exception:  # noqa: BLE001 - the edge: whatever failed, the caller gets our form
+            logger.bind(invocation_id=invocation_id).exception("Call failed unexpectedly")
+            if not reply.started:
+                await reply.error(_internal())
         finally:
             self.in_flight -= 1
             if not self.in_flight:
@@ -133,7 +140,7 @@ class Front:
         if self.in_flight > self._max_calls:
             raise Exhausted("gateway_full", "the validator answers too many calls at once")
         snapshot = self._snapshot()
-        key = authenticate(snapshot, request.headers)
+        key = self._authenticate(snapshot, request)
         self._buckets.take(key.key_id)
         if target.form == "models":
             await reply.json(200, _model_list(callable_models(snapshot, key)))
@@ -148,6 +155,14 @@ class Front:
                     await self._run(call, reply, receive)
             finally:
                 call.hold.release()
+
+    def _authenticate(self, snapshot: Snapshot, request: Request) -> ApiKey:
+        """Return the caller's key; a failure counts against the address that it came from."""
+        try:
+            return authenticate(snapshot, request.headers)
+        except Unauthenticated:
+            self._failures.count((request.scope.get("client") or (None,))[0])
+            raise
 
     async def _admit(
         self,
@@ -204,6 +219,10 @@ class Front:
             await asyncio.wait((work,))
         if not work.cancelled():
             work.result()
+
+
+def _internal() -> ChutesError:
+    return ChutesError("internal", "the validator failed", hint="its operator finds why in its log")
 
 
 async def _left(receive: Receive) -> None:

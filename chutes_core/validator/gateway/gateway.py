@@ -8,6 +8,7 @@ blocks that loop but the journal's single write.
 import random
 
 from chutes_core.base.clock import Clock, SystemClock
+from chutes_core.base.failures import FailedTries
 from chutes_core.validator.domain.snapshot import Snapshot
 from chutes_core.validator.gateway.asgi import AsgiApp
 from chutes_core.validator.gateway.body import Bodies
@@ -34,6 +35,7 @@ class Gateway:
         journal: open; what it holds undrained counts against the accounts until drained.
         limits: every bound.
         domain: `{slug}.{domain}` hosts are invocations; None without a wildcard name.
+        failures: shared with the other doors of the process.
         clock, rng: a test's to replace.
 
     Attributes:
@@ -48,6 +50,7 @@ class Gateway:
         journal: Journal,
         limits: GatewayLimits | None = None,
         domain: str | None = None,
+        failures: FailedTries | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
     ) -> None:
@@ -86,6 +89,7 @@ class Gateway:
             demand=self.demand,
             journal=journal,
             domain=domain,
+            failures=failures or FailedTries(clock),
             max_calls=limits.max_calls,
         )
         self._replay()

@@ -6,6 +6,7 @@ import httpx
 import pytest
 from gateway_stand_in import House, Incoming
 
+from chutes_core.base.failures import MAX_FAILURES
 from chutes_core.validator.domain.accounts import Scope
 from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.gateway.gateway import Gateway
@@ -47,6 +48,21 @@ async def test_no_valid_key_is_401(house: House, headers: dict[str, str]):
         assert status == 401
         assert code in ("no_key", "bad_key")
     assert said(await house.client.get("/v1/models", headers=headers))[0] == 401
+
+
+async def test_an_address_that_guesses_keys_is_429(house: House, instance):
+    """After MAX_FAILURES wrong keys from one address the next is 429; a right key still passes."""
+    house.serve(await instance(echo))
+    guess = {"x-api-key": "nonsense"}
+    for _ in range(MAX_FAILURES):
+        assert said(await house.post(headers=guess)) == (401, "bad_key")
+    for _ in range(MAX_FAILURES):  # a few were refilled meanwhile
+        answer = await house.post(headers=guess)
+        if answer.status_code != 401:
+            break
+    assert said(answer) == (429, "too_many_failures")
+    assert int(answer.headers["retry-after"]) >= 1
+    assert (await house.post()).status_code == 200
 
 
 async def test_every_form_of_presenting_a_key_is_accepted(house: House, instance):

@@ -14,6 +14,7 @@ from bittensor_core import Keypair
 from fastapi import FastAPI
 
 from chutes_core.base.clock import ManualClock
+from chutes_core.base.failures import FailedTries
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
@@ -121,6 +122,7 @@ async def api(tmp_path) -> AsyncIterator[Api]:
         ledger=Ledger(store),
         rates=Rates(tao_usd_micros=400_000_000, max_call_s=600),
         clock=clock,
+        failures=FailedTries(clock),
         wake=wake,
         poll_s=0.01,
     )

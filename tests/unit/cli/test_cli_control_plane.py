@@ -11,6 +11,7 @@ from fastapi import FastAPI
 
 from chutes_core.base import ids
 from chutes_core.base.clock import SystemClock
+from chutes_core.base.failures import FailedTries
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
@@ -46,6 +47,7 @@ def validator(tmp_path, monkeypatch):
         ledger=Ledger(store),
         rates=Rates(tao_usd_micros=400_000_000, max_call_s=600),
         clock=clock,
+        failures=FailedTries(clock),
         wake=lambda chute_id: None,
         poll_s=0.01,
     )
