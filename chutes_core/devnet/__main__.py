@@ -61,6 +61,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--foreign-genesis", action="store_true", help="leave out the devnet marker (for tests)"
     )
+    parser.add_argument("--state", type=Path, help="file that keeps the chain over a restart")
     parser.add_argument(
         "--dev-controls",
         action="store_true",

@@ -23,15 +23,19 @@ from chutes_core.devnet.metadata import load_metadata, patch_metadata
 from chutes_core.devnet.rpc import Rpc
 from chutes_core.devnet.server import start_server
 from chutes_core.devnet.settings import DevnetSettings
+from chutes_core.devnet.state import KEPT_BLOCKS
+from chutes_core.devnet.statefile import StateFile
 
 _STOP_TIMEOUT_S = 1.5
 
 
 def build_chain(settings: DevnetSettings) -> Chain:
-    """Load the metadata and make the genesis.
+    """Load the metadata, and make the genesis or take up the state file.
 
     Raises:
         NotFound: ``metadata_missing``.
+        Invalid: the state file is another chain's, or no state file.
+        Conflict: the state file is in use.
     """
     block_ms = max(1, round(settings.block_seconds * 1_000))
     metadata = patch_metadata(load_metadata(settings.metadata), block_ms=block_ms)
@@ -41,7 +45,10 @@ def build_chain(settings: DevnetSettings) -> Chain:
         validators=settings.validators,
         foreign=settings.foreign_genesis,
     )
-    return Chain(Codec(metadata), params)
+    file = None
+    if settings.state is not None:
+        file = StateFile(settings.state, kept_blocks=KEPT_BLOCKS)
+    return Chain(Codec(metadata), params, file=file)
 
 
 async def run(settings: DevnetSettings) -> None:
@@ -53,14 +60,14 @@ async def run(settings: DevnetSettings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    author()  # block 1 announces the shield's first key
+    author()  # announces the shield's first key
     development = Development(chain, author) if settings.dev_controls else None
     server = await start_server(Rpc(chain, development), settings.host, settings.port)
     url = _url(server, settings.host)
     ready = {"url": url, "netuid": NETUID, "genesis_hash": "0x" + chain.genesis_hash.hex()}
     if settings.ready_file is not None:
         write_ready_file(settings.ready_file, ready)
-    logger.bind(**ready).info("listening")
+    logger.bind(**ready, best=chain.best.number).info("listening")
     blocks = asyncio.create_task(author.run(settings.block_seconds))
     stopped = asyncio.create_task(stop.wait())
     await asyncio.wait({blocks, stopped}, return_when=asyncio.FIRST_COMPLETED)

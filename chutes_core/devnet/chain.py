@@ -19,6 +19,7 @@ from chutes_core.devnet.faults import Faults
 from chutes_core.devnet.genesis import GenesisParams
 from chutes_core.devnet.pool import Pool, Pooled, Watcher
 from chutes_core.devnet.state import Overlay, StateView, StateWriter, VersionedStore
+from chutes_core.devnet.statefile import Saved, StateFile
 from chutes_core.devnet.version import RuntimeVersion, VersionHistory
 
 FINALITY_LAG = 2
@@ -34,10 +35,19 @@ class Chain:
         codec: the runtime's types.
         params: what the genesis is made of.
         allow_private_axons: serve_axon takes private addresses.
+        file: keeps the chain; what it holds already is taken up.
+
+    Raises:
+        Invalid: ``state_differs``: the file is another chain's.
     """
 
     def __init__(
-        self, codec: Codec, params: GenesisParams, *, allow_private_axons: bool = True
+        self,
+        codec: Codec,
+        params: GenesisParams,
+        *,
+        allow_private_axons: bool = True,
+        file: StateFile | None = None,
     ) -> None:
         self.codec = codec
         self.params = params
@@ -53,9 +63,6 @@ class Chain:
         self.on_version: list[Callable[[RuntimeVersion], None]] = []
         self.on_best: list[Listener] = []
         self.on_finalized: list[Listener] = []
-        overlay = Overlay(_Empty())
-        genesis.write(StateWriter(codec, overlay), params)
-        self.store.commit(0, overlay.changes())
         first = Block(
             number=0,
             parent_hash=bytes(32),
@@ -63,8 +70,16 @@ class Chain:
             extrinsics_root=genesis.extrinsics_root(codec, params),
             extrinsics=(),
         )
-        self._blocks = [first]
-        self._numbers = {first.hash: 0}
+        self._file = file
+        self._blocks: list[Block] = []
+        self._numbers: dict[bytes, int] = {}
+        saved = None if file is None else file.load(first.hash)
+        if saved is None:
+            overlay = Overlay(_Empty())
+            genesis.write(StateWriter(codec, overlay), params)
+            self._append(first, overlay.changes(), finalized_number=0)
+        else:
+            self._resume(saved)
         self._included: dict[int, list[Pooled]] = {}
         self.rules = Rules(
             genesis_hash=first.hash,
@@ -190,6 +205,8 @@ class Chain:
             block = self._blocks.pop()
             del self._numbers[block.hash]
             self.store.rewind(self.best.number)
+            if self._file is not None:
+                self._file.rewind(self.best.number)
             for pooled in self._included.pop(block.number, []):
                 pooled.tell({"retracted": "0x" + block.hash.hex()})
                 if not lose:
@@ -208,9 +225,7 @@ class Chain:
         builder.begin(now_ms, storage or {})
         included = self._fill(builder)
         block, changes = builder.seal()
-        self.store.commit(block.number, changes)
-        self._blocks.append(block)
-        self._numbers[block.hash] = block.number
+        self._append(block, changes, finalized_number=self._next_finalized(block.number))
         self._included[block.number] = included
         for pooled in included:
             pooled.tell({"inBlock": "0x" + block.hash.hex()})
@@ -223,6 +238,33 @@ class Chain:
                 told(version)
         self._finalize()
         return block
+
+    def _append(
+        self, block: Block, changes: Mapping[bytes, bytes | None], *, finalized_number: int
+    ) -> None:
+        if self._file is not None:
+            self._file.append(
+                block, changes, finalized_number=finalized_number, versions=self.versions
+            )
+        self._link(block, changes)
+
+    def _link(self, block: Block, changes: Mapping[bytes, bytes | None]) -> None:
+        self.store.commit(block.number, changes)
+        self._blocks.append(block)
+        self._numbers[block.hash] = block.number
+
+    def _resume(self, saved: Saved) -> None:
+        assert self._file is not None
+        for block in saved.blocks:
+            self._link(block, saved.changes.get(block.number, {}))
+        for start, version in self._file.versions():
+            self.versions.change(start, version)
+        self.finalized_number = saved.finalized_number
+
+    def _next_finalized(self, best: int) -> int:
+        if self.faults.stall_finality:
+            return self.finalized_number
+        return max(self.finalized_number, best - FINALITY_LAG)
 
     def _fill(self, builder: BlockBuilder) -> list[Pooled]:
         included: list[Pooled] = []
@@ -247,9 +289,7 @@ class Chain:
         return included
 
     def _finalize(self) -> None:
-        if self.faults.stall_finality:
-            return
-        target = self.best.number - FINALITY_LAG
+        target = self._next_finalized(self.best.number)
         while self.finalized_number < target:
             self.finalized_number += 1
             block = self.finalized
