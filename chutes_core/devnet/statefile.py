@@ -102,7 +102,10 @@ class StateFile:
             "SELECT number, parent, state_root, extrinsics_root, extrinsics FROM blocks "
             "ORDER BY number"
         )
-        blocks = [Block(*header, tuple(_split(body))) for *header, body in rows]
+        blocks = [
+            Block(number, parent, state_root, extrinsics_root, tuple(_split(body)))
+            for number, parent, state_root, extrinsics_root, body in rows
+        ]
         changes: dict[int, dict[bytes, bytes | None]] = {}
         self._merge(blocks[-1].number)
         for key, number, value in self._db.execute("SELECT key, number, value FROM changes"):
