@@ -27,6 +27,9 @@ class ValidatorSettings(RoleSettings):
     hotkey: str = "default"
     allow_coldkey: bool = Field(default=False, description="devnet only")
     chain_url: str = "wss://entrypoint-finney.opentensor.ai:443"
+    archive_url: str | None = Field(
+        default=None, description="node of the same chain that keeps old state"
+    )
     netuid: int = 64
     data_dir: Path = Path("~/.chutes/validator")
     host: str = "127.0.0.1"
