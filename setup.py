@@ -38,6 +38,7 @@ DEV = [
     "pytest>=9",
     "pytest-asyncio>=1.5",
     "pytest-timeout>=2.4",
+    "pytest-xdist>=3.8",
     "ruff>=0.17",
 ]
 

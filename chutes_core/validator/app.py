@@ -115,6 +115,7 @@ def build(ground: Ground) -> Validator:
     settings, clock = ground.settings, ground.clock
     data_dir = settings.data_dir.expanduser()
     store = Store(data_dir / "validator.sqlite", clock=clock)
+    ground.chain.use_outbox(store.outbox, archive_url=settings.archive_url)
     vault = Vault.open(data_dir / "vault.key")
     journal = Journal(data_dir / "journal" / WORKER, WORKER)
     rates = Rates(settings.tao_usd_micros, settings.max_call_s)
@@ -146,7 +147,7 @@ def build(ground: Ground) -> Validator:
         store=store,
         journal=journal,
         network=network,
-        watcher=TransferWatcher(settings.chain_url),
+        watcher=TransferWatcher(settings.chain_url, archive_url=settings.archive_url),
         gateway=gateway,
         pictures=pictures,
         lifecycle=launching.lifecycle,

@@ -14,15 +14,14 @@ from pathlib import Path
 from loguru import logger
 
 from chutes_core.base.clock import SystemClock
-from chutes_core.base.errors import Forbidden
+from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
 from chutes_core.validator.app import Ground, Validator, build
-from chutes_core.validator.loops import start_loops
+from chutes_core.validator.loops import commit_url, start_loops
 from chutes_core.validator.server import bind, server
 from chutes_core.validator.settings import ValidatorSettings
-from chutes_core.wire.discovery import commitment_of
 from chutes_core.wire.peers import SignedClient
 
 
@@ -78,8 +77,10 @@ async def _begin(validator: Validator) -> None:
     kept = await validator.keeper.resume()
     await validator.pictures.refresh()
     ground = validator.ground
-    text = commitment_of(ground.public_url)
-    await asyncio.to_thread(ground.chain.set_commitment, ground.keys.hotkey, text)
+    try:
+        await commit_url(validator)
+    except Unavailable as error:  # an extrinsic of the former process is in flight: a loop goes on
+        logger.warning("the validator's URL is not committed yet", code=error.code)
     logger.info("validator started", url=ground.public_url, instances_kept=kept)
 
 
