@@ -22,6 +22,8 @@ from chutes_core.base.errors import (
     Unavailable,
 )
 
+_IN_THE_WAY = frozenset({403, 409})  # 403: a network that has containers on it
+
 
 @dataclass(frozen=True)
 class _Known:
@@ -130,7 +132,7 @@ def explain(error: Exception, doing: str) -> ChutesError:
     if isinstance(error, APIError):
         if error.status_code == 404:
             return NotFound("not_in_engine", f"cannot {doing}: {text[-300:]}")
-        family: type[ChutesError] = Conflict if error.status_code == 409 else Unavailable
+        family: type[ChutesError] = Conflict if error.status_code in _IN_THE_WAY else Unavailable
         return family("engine_refused", f"the Docker engine refused to {doing}: {text[-600:]}")
     return Unavailable(
         "engine_unreachable",

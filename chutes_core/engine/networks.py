@@ -56,16 +56,24 @@ def ensure_networks(client: DockerClient, owner: str) -> Networks:
     )
 
 
-def remove_networks(client: DockerClient, owner: str) -> None:
-    """Remove the miner's networks; one that a container still uses stays."""
+def remove_networks(client: DockerClient, owner: str) -> bool:
+    """Remove the miner's networks; False where one stays because a container still uses it.
+
+    Raises:
+        ChutesError: the engine does not answer.
+    """
+    gone = True
     with explained("list networks"):
         found = client.networks.list(filters={"label": f"{OWNER_LABEL}={owner}"})
     for network in found:
         try:
             with explained("remove a network"):
                 network.remove()
-        except (Conflict, NotFound):
+        except NotFound:
             continue
+        except Conflict:
+            gone = False
+    return gone
 
 
 def connect(client: DockerClient, network: Network, container_id: str) -> None:

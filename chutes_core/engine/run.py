@@ -8,6 +8,7 @@ container of ours is known by its labels alone; every error is a typed one (`fai
 Sync; the miner calls it from threads.
 """
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -17,13 +18,15 @@ from docker import DockerClient
 from docker.models.containers import Container as EngineContainer
 from docker.types import LogConfig, Mount, Ulimit
 
-from chutes_core.base.errors import ChutesError, Conflict, NotFound
+from chutes_core.base.errors import ChutesError, Conflict, Invalid, NotFound
 from chutes_core.engine.failures import explained
 from chutes_core.engine.gpu import device_requests
 from chutes_core.engine.networks import OWNER_LABEL, Network, connect, disconnect
 
+EngineClient = DockerClient  # so that callers need not import the SDK
 LAUNCH_LABEL = "chutes.launch"
 EGRESS_LABEL = "chutes.egress"
+PYTHON_LABEL = "chutes.python"
 USER_ID = 10001
 HOME = "/home/chute"
 TMP = "/tmp"  # noqa: S108 - a tmpfs inside the container
@@ -133,6 +136,30 @@ class Containers:
                 continue
         return tuple(seen)
 
+    def find(self, launch_id: str) -> Seen | None:
+        """Return this miner's container of a launch, or None.
+
+        Raises:
+            ChutesError: the engine does not answer.
+        """
+        return next((seen for seen in self.all() if seen.launch_id == launch_id), None)
+
+    def interpreter(self, image: str) -> str:
+        """Return the Python of an image that has the runner, as its builder labelled it.
+
+        Raises:
+            ChutesError: ``image_without_runner``, or the engine's refusal.
+        """
+        with explained("look at an image"):
+            labels = self._client.api.inspect_image(image)["Config"].get("Labels") or {}
+        python = str(labels.get(PYTHON_LABEL, ""))
+        if not python.startswith("/"):
+            raise Invalid(
+                "image_without_runner",
+                f"image {image} has no label {PYTHON_LABEL}: no validator has built it",
+            )
+        return python
+
     def output(self, container_id: str, *, max_lines: int) -> str:
         """Return the last lines of what a container wrote.
 
@@ -199,7 +226,7 @@ class Containers:
             with explained("create a container"):
                 created = api.create_container(
                     spec.image,
-                    name=f"chutes-{_NAME.sub('-', spec.launch_id)}",
+                    name=_name(spec),
                     entrypoint=list(spec.entrypoint),
                     command=[],
                     environment=dict(spec.environment),
@@ -225,7 +252,7 @@ class Containers:
 
     def _forget_name(self, spec: ContainerSpec) -> None:
         with suppress(ChutesError):  # the engine is gone; the next `all` shows what it kept
-            self.remove(f"chutes-{_NAME.sub('-', spec.launch_id)}")
+            self.remove(_name(spec))
 
     @contextmanager
     def _removed_on_failure(self, container_id: str) -> Iterator[None]:
@@ -273,6 +300,12 @@ def host_options(spec: ContainerSpec) -> dict[str, object]:
         ],
         "device_requests": device_requests(spec.gpu_uuids),
     }
+
+
+def _name(spec: ContainerSpec) -> str:
+    """Return a name that no other miner on this engine takes, even for the same launch id."""
+    owner = hashlib.sha256(spec.owner.encode()).hexdigest()[:10]
+    return f"chutes-{owner}-{_NAME.sub('-', spec.launch_id)}"
 
 
 def _seen(attrs: Mapping[str, object]) -> Seen:

@@ -135,7 +135,7 @@ class Miner:
                 node=node,
                 runtime=runtime,
                 api=api,
-                bundles=Bundles(self._data.path / "bundles", api),
+                images=Bundles(self._data.path / "bundles", api),
                 graval_python=settings.gpu_python,
             ),
             runtime=runtime,

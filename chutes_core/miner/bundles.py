@@ -37,6 +37,9 @@ class Bundles:
                 await asyncio.to_thread(_keep, path, data, image)
         return ImageBundle(image.image_id, image.name, image.sha256, path)
 
+    async def used(self, image: ImageRef) -> None:
+        """Keep the file: bundles are small, and a torn venv is made anew from it."""
+
 
 def _keep(path: Path, data: bytes, image: ImageRef) -> None:
     if len(data) != image.size_bytes or hashlib.sha256(data).hexdigest() != image.sha256:

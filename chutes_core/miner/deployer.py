@@ -129,6 +129,7 @@ class Deployer:
 
     async def adopt(self) -> None:
         """Take over what a former process of this miner left running; end what cannot go on."""
+        await self._runtime.refresh()
         for record in self._store.launches():
             live = self._live[record.launch_id] = _Live(record)
             log = logger.bind(launch_id=record.launch_id, port=record.port)
@@ -140,14 +141,12 @@ class Deployer:
                 await self._end(live, reason_of(ended or Ended(None)), "it ended unwatched")
             elif record.state == "granted":
                 await self._end(live, MINER_RESTARTED, "the miner restarted during the launch")
-        for launch_id in self._runtime.instances():
-            if launch_id not in self._live:
-                logger.bind(launch_id=launch_id).warning("orphaned instance was removed")
-                await self._runtime.stop(launch_id, DRAIN_GRACE_S)
-                self._runtime.forget(launch_id)
+        await self._remove_orphans()
 
     async def watch(self, validators: Sequence[Validator]) -> None:
         """Compare with the validators' lists, notice ended instances, repeat unheard reports."""
+        await self._runtime.refresh()
+        await self._remove_orphans()
         await asyncio.gather(*(self._compare(validator) for validator in validators))
         for live in list(self._live.values()):
             if live.over:
@@ -186,7 +185,7 @@ class Deployer:
         try:
             await self._bring_up(grant, action, validator, live)
         except ChutesError as error:
-            await self._end(live, error.code, error.message)
+            await self._end(live, error.code, _said(error))
         except OSError as error:
             await self._end(live, "host_failed", str(error))
 
@@ -223,7 +222,8 @@ class Deployer:
 
     def _open_way(self, record: LaunchRecord) -> None:
         ticket = bytes.fromhex(record.ticket)
-        self._relay.register(record.launch_id, ticket=ticket, port=record.port)
+        host = self._runtime.host(record.launch_id)
+        self._relay.register(record.launch_id, ticket=ticket, port=record.port, host=host)
 
     async def _report_listening(
         self, validator: Validator, launch_id: str, event: LaunchEvent
@@ -262,6 +262,7 @@ class Deployer:
             await self._report(validator, record.launch_id, event)
         if status is not None and status.state == "active":
             self._backoff.succeeded(record.validator_hotkey, record.chute_id)
+            await self._settle(record.launch_id)
         if (status is not None and status.state != "gone") or live.end_reason is not None:
             return
         live.end_reason = (status.reason if status else "") or UNKNOWN_LAUNCH
@@ -269,6 +270,23 @@ class Deployer:
         logger.bind(launch_id=record.launch_id, reason=live.end_reason, detail=detail).info(
             "launch was ended by its validator"
         )
+
+    async def _remove_orphans(self) -> None:
+        """End instances of ours that belong to no launch, e.g. of a start that was cut short."""
+        for launch_id in self._runtime.instances():
+            if launch_id not in self._live:
+                logger.bind(launch_id=launch_id).warning("orphaned instance was removed")
+                await self._runtime.stop(launch_id, DRAIN_GRACE_S)
+                self._runtime.forget(launch_id)
+
+    async def _settle(self, launch_id: str) -> None:
+        """Take an active instance's way out; where that fails, the next round tries again."""
+        try:
+            await self._runtime.settle(launch_id)
+        except ChutesError as error:
+            logger.bind(launch_id=launch_id, code=error.code).warning(
+                "way out of an instance could not be cut: {}", error.message
+            )
 
     async def _give_back(self, validator: Validator, status: LaunchStatus) -> None:
         """Free a launch that the validator holds open and this miner knows nothing of."""
@@ -345,6 +363,10 @@ class Deployer:
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             logger.opt(exception=task.exception()).bind(code="internal").error("launch task failed")
+
+
+def _said(error: ChutesError) -> str:
+    return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
 async def _cancel(task: asyncio.Task[None] | None) -> None:

@@ -6,16 +6,38 @@ holds the grant's public facts only; nothing of the miner's own settings or keys
 
 import json
 from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 from chutes_core.base.errors import ProtocolError
-from chutes_core.miner.bundles import Bundles
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.inventory import Node
 from chutes_core.miner.placement import Launch
-from chutes_core.miner.runtime.base import InstanceSpec, Ready, Runtime
+from chutes_core.miner.runtime.base import (
+    ImageBundle,
+    InstanceSpec,
+    PreparedImage,
+    Ready,
+    Runtime,
+)
 from chutes_core.miner.validator_api import ValidatorApi
-from chutes_core.wire.control import LaunchGrant, LaunchRequest
+from chutes_core.wire.control import ImageRef, LaunchGrant, LaunchRequest
 from chutes_core.wire.lease import Lease
+
+
+class Images(Protocol):
+    """Where images come from."""
+
+    async def get(self, validator: Validator, image: ImageRef) -> ImageBundle:
+        """Return the fetched image, its digest checked.
+
+        Raises:
+            ChutesError: it cannot be had.
+        """
+        ...
+
+    async def used(self, image: ImageRef) -> None:
+        """Take note that the image is prepared: its file may go."""
+        ...
 
 
 class Launcher:
@@ -27,13 +49,14 @@ class Launcher:
         node: Node,
         runtime: Runtime,
         api: ValidatorApi,
-        bundles: Bundles,
+        images: Images,
         graval_python: str,
     ) -> None:
         self._node = node
         self._runtime = runtime
         self._api = api
-        self._bundles = bundles
+        self._images = images
+        self._devices = frozenset(gpu.uuid for gpu in node.gpus if not gpu.stand_in)
         self._graval_python = graval_python
 
     async def ask(
@@ -63,9 +86,25 @@ class Launcher:
             ChutesError: a step failed; its code is the reason.
         """
         self._check(grant, action)
-        image = await self._runtime.prepare(await self._bundles.get(validator, grant.image))
-        await self._runtime.start(InstanceSpec(grant.launch_id, image, self._runner_env(grant)))
+        await self._runtime.start(
+            InstanceSpec(
+                launch_id=grant.launch_id,
+                image=await self._image(grant.image, validator),
+                runner_env=self._runner_env(grant),
+                gpu_count=len(grant.gpu_uuids),
+                device_uuids=tuple(u for u in grant.gpu_uuids if u in self._devices),
+                allow_egress=grant.allow_external_egress,
+            )
+        )
         return await self._runtime.wait_ready(grant.launch_id, grant.listen_deadline_s)
+
+    async def _image(self, image: ImageRef, validator: Validator) -> PreparedImage:
+        known = await self._runtime.known(image)
+        if known is not None:
+            return known
+        prepared = await self._runtime.prepare(await self._images.get(validator, image))
+        await self._images.used(image)
+        return prepared
 
     def _check(self, grant: LaunchGrant, action: Launch) -> None:
         asked = (action.chute.chute_id, action.chute.version, set(action.gpu_uuids))

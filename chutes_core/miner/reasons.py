@@ -31,9 +31,13 @@ NO_FAULT = frozenset(
 def reason_of(ended: Ended) -> str:
     """Return the code for how an instance ended by itself.
 
+    >>> reason_of(Ended(-9, "out_of_memory"))
+    'out_of_memory'
     >>> reason_of(Ended(-9)), reason_of(Ended(0)), reason_of(Ended(3)), reason_of(Ended(None))
     ('killed_sigkill', 'instance_stopped', 'exit_3', 'instance_lost')
     """
+    if ended.reason:
+        return ended.reason
     if ended.exit_code is None:
         return "instance_lost"
     if ended.exit_code == 0:

@@ -1,8 +1,8 @@
 """The relay: the one door to this host's instances; it carries bytes and can read none of them.
 
 A connection opens with a preamble (launch id, generation, nonce, MAC under the launch's ticket).
-The relay checks the MAC before it dials the instance's loopback port, forwards the preamble, and
-then carries bytes both ways with back-pressure and half-close until both sides are done.
+The relay checks the MAC before it dials the instance, on loopback or its bridge, forwards the
+preamble, and then carries bytes both ways with back-pressure and half-close until both are done.
 Invariant: nothing is dialled, and nothing is answered, for a caller without the ticket.
 
 A replayed preamble is not refused: who replays one knows no root, and the instance draws a fresh
@@ -45,6 +45,7 @@ class RelayLimits:
 class _Route:
     ticket: bytes
     port: int
+    host: str
     writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
 
@@ -72,9 +73,11 @@ class Relay:
         """Accept connections on a bound socket."""
         self._server = await asyncio.start_server(self._accept, sock=listening)
 
-    def register(self, launch_id: str, *, ticket: bytes, port: int) -> None:
-        """Open the way to a launch's instance on 127.0.0.1."""
-        self._routes[launch_id] = _Route(ticket, port)
+    def register(
+        self, launch_id: str, *, ticket: bytes, port: int, host: str = "127.0.0.1"
+    ) -> None:
+        """Open the way to a launch's instance."""
+        self._routes[launch_id] = _Route(ticket, port, host)
 
     def unregister(self, launch_id: str) -> None:
         """Close the way, and the connections that use it."""
@@ -138,7 +141,7 @@ class Relay:
     async def _connect(self, route: _Route, preamble: Preamble, outer: "_End") -> None:
         try:
             inner_reader, inner_writer = await asyncio.wait_for(
-                asyncio.open_connection("127.0.0.1", route.port), self._limits.dial_timeout_s
+                asyncio.open_connection(route.host, route.port), self._limits.dial_timeout_s
             )
         except (OSError, asyncio.TimeoutError):
             self._refuse("instance_unreachable")

@@ -83,7 +83,11 @@ class LaunchRequest(Message):
 
 
 class ImageRef(Message):
-    """Where a launch's image comes from: GET `path` on the validator, check `sha256`."""
+    """Where a launch's image comes from: GET `path` on the validator, check `sha256`.
+
+    For kind ``docker`` the file is an archive of the built image, fetched with ``token``, and
+    ``image_digest`` is the engine's id (``sha256:…``) that loading it must give.
+    """
 
     image_id: RecordId
     name: str = Field(max_length=200)
@@ -91,6 +95,8 @@ class ImageRef(Message):
     path: str = Field(max_length=200)
     sha256: HexKey
     size_bytes: int = Field(ge=0)
+    image_digest: str = Field(default="", max_length=80)
+    token: str = Field(default="", max_length=200)
 
 
 class LaunchGrant(Message):

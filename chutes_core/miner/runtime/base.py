@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from chutes_core.base.errors import ChutesError
-from chutes_core.wire.control import RuntimeName
+from chutes_core.wire.control import ImageRef, RuntimeName
 
 
 class RuntimeFailed(ChutesError):
@@ -19,34 +19,52 @@ class RuntimeFailed(ChutesError):
 
 @dataclass(frozen=True)
 class ImageBundle:
-    """A fetched bundle (zip of ``Dockerfile`` and ``context/``) whose digest was checked."""
+    """A fetched image whose SHA-256 was checked.
+
+    A zip of ``Dockerfile`` and ``context/`` (process runtime), or an archive of the built image
+    (docker), which then has an ``image_digest``.
+    """
 
     image_id: str
     name: str
     sha256: str
     path: Path
+    image_digest: str = ""
 
 
 @dataclass(frozen=True)
 class PreparedImage:
-    """An image that instances can be started from."""
+    """An image that instances can be started from; ``image_digest`` is an engine's name for it."""
 
     image_id: str
     sha256: str
+    image_digest: str = ""
 
 
 @dataclass(frozen=True)
 class InstanceSpec:
-    """One instance to start; ``runner_env`` holds its CHUTES_RUNNER_* variables."""
+    """One instance to start.
+
+    Args:
+        launch_id: of the grant.
+        image: what it is started from.
+        runner_env: its CHUTES_RUNNER_* variables.
+        gpu_count: how many GPUs it was granted, stand-ins included.
+        device_uuids: those of them that are real devices.
+        allow_egress: whether it may dial out for good, not only while its start-up hooks run.
+    """
 
     launch_id: str
     image: PreparedImage
     runner_env: Mapping[str, str] = field(default_factory=dict)
+    gpu_count: int = 1
+    device_uuids: tuple[str, ...] = ()
+    allow_egress: bool = False
 
 
 @dataclass(frozen=True)
 class Ready:
-    """What an instance says once it listens: its loopback port and X25519 public key (hex)."""
+    """What an instance says once it listens: its port and X25519 public key (hex)."""
 
     port: int
     public_key: str
@@ -54,9 +72,13 @@ class Ready:
 
 @dataclass(frozen=True)
 class Ended:
-    """How an instance ended: an exit code, or a negative signal number; None when unknown."""
+    """How an instance ended: an exit code, or a negative signal number; None when unknown.
+
+    ``reason`` is a code that says more, where the runtime knows one.
+    """
 
     exit_code: int | None
+    reason: str = ""
 
 
 class Runtime(Protocol):
@@ -67,15 +89,30 @@ class Runtime(Protocol):
         """Return the runtime's name on the wire."""
         ...
 
+    async def refresh(self) -> None:
+        """Look at what runs; `ended`, `instances` and `warm_images` answer as of the last look.
+
+        Never raises: where nothing can be seen, nothing counts as ended.
+        """
+        ...
+
     def warm_images(self) -> frozenset[str]:
         """Return ids of images that are prepared."""
+        ...
+
+    async def known(self, image: ImageRef) -> PreparedImage | None:
+        """Return the image where it is prepared already, so that nothing has to be fetched.
+
+        Raises:
+            ChutesError: the engine cannot be asked.
+        """
         ...
 
     async def prepare(self, bundle: ImageBundle) -> PreparedImage:
         """Prepare an image, or return at once where it is prepared.
 
         Raises:
-            RuntimeFailed: ``image_failed`` with the end of the build log.
+            ChutesError: ``image_failed`` with the end of the build log, or the engine's refusal.
         """
         ...
 
@@ -83,7 +120,7 @@ class Runtime(Protocol):
         """Start an instance.
 
         Raises:
-            RuntimeFailed: ``start_failed``.
+            ChutesError: ``start_failed``, or the engine's refusal; nothing is left behind.
         """
         ...
 
@@ -92,6 +129,18 @@ class Runtime(Protocol):
 
         Raises:
             RuntimeFailed: ``instance_ended`` or ``listen_timeout``.
+        """
+        ...
+
+    def host(self, launch_id: str) -> str:
+        """Return the address at which this host reaches an instance that listens."""
+        ...
+
+    async def settle(self, launch_id: str) -> None:
+        """Take from an active instance what it had for its start-up only (a way out).
+
+        Raises:
+            ChutesError: it could not be taken; try again.
         """
         ...
 

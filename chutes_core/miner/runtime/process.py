@@ -29,7 +29,7 @@ from chutes_core.miner.runtime.base import (
     RuntimeFailed,
 )
 from chutes_core.miner.runtime.venvs import Venvs
-from chutes_core.wire.control import RuntimeName
+from chutes_core.wire.control import ImageRef, RuntimeName
 
 RUNNER_COMMAND = ("-m", "chutes_core.runner")
 _POLL_S = 0.05
@@ -58,6 +58,20 @@ class ProcessRuntime:
     def name(self) -> RuntimeName:
         """Return the runtime's name on the wire."""
         return "process"
+
+    async def refresh(self) -> None:
+        """Do nothing: what is asked is looked up when it is asked."""
+
+    async def known(self, image: ImageRef) -> PreparedImage | None:
+        """Return None: a bundle is small, and `prepare` knows what is prepared."""
+        return None
+
+    def host(self, launch_id: str) -> str:
+        """Return the loopback address."""
+        return "127.0.0.1"
+
+    async def settle(self, launch_id: str) -> None:
+        """Do nothing: processes have this host's network throughout."""
 
     def warm_images(self) -> frozenset[str]:
         """Return ids of images whose venv exists."""

@@ -43,7 +43,7 @@ class Miner:
                 node=self.node,
                 runtime=self.runtime,
                 api=api,
-                bundles=Bundles(tmp_path / "bundles", api),
+                images=Bundles(tmp_path / "bundles", api),
                 graval_python="python3",
             ),
             runtime=self.runtime,

@@ -1,0 +1,354 @@
+"""The docker runtime: an instance is a hardened container of this host's engine.
+
+Path: deployer -> here (asyncio) -> chutes_core.engine (sync, in threads). The container runs the
+runner that the image's last layer brought, as user 10001, on the miner's inside network, where the
+relay reaches it; on the outside network too until its launch is active, or for good where its chute
+may dial out. What the engine shows is kept from `refresh` to `refresh`, so that a slow engine never
+holds up the relay.
+
+Invariants: a container is ours by its labels, so that a killed miner finds it again; an instance
+counts as ended only when the engine says so, never because the engine is silent; and `stop` returns
+only when its container is gone, for the GPU counts as taken until then.
+"""
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from loguru import logger
+
+from chutes_core.base.errors import ChutesError, NotFound
+from chutes_core.engine import archive, shelf
+from chutes_core.engine.networks import Networks
+from chutes_core.engine.run import (
+    HOME,
+    TMP,
+    Containers,
+    ContainerSpec,
+    EngineClient,
+    Limits,
+    Seen,
+)
+from chutes_core.miner.runtime.base import (
+    Ended,
+    ImageBundle,
+    InstanceSpec,
+    PreparedImage,
+    Ready,
+    RuntimeFailed,
+)
+from chutes_core.miner.runtime.walls import Walls
+from chutes_core.wire.control import ImageRef, RuntimeName
+
+RUNNER = ("-m", "chutes_core.runner")
+GRAVAL_HOME = "/opt/graval"
+IMAGE_TAG = "chutes-image"
+_GRAVAL_PYTHON = "CHUTES_RUNNER_GRAVAL_PYTHON"
+_POLL_S = 0.2
+_RETRY_S = 1.0
+_UPKEEP_EVERY = 15  # looks
+_TAIL_LINES = 500
+_SILENT = frozenset({"engine_unreachable", "engine_timeout", "engine_gone"})
+
+
+@dataclass(frozen=True)
+class InstanceLimits:
+    """What one GPU's part of an instance may use; an instance gets it once per GPU."""
+
+    memory_bytes: int
+    cpus: float
+    shm_bytes: int
+    tmp_bytes: int
+    pids: int
+
+    def of(self, gpu_count: int) -> Limits:
+        """Return the limits of an instance with this many GPUs."""
+        return Limits(
+            memory_bytes=self.memory_bytes * gpu_count,
+            nano_cpus=round(self.cpus * gpu_count * 1e9),
+            pids=self.pids * gpu_count,
+            shm_bytes=self.shm_bytes * gpu_count,
+            tmp_bytes=self.tmp_bytes * gpu_count,
+            home_bytes=self.tmp_bytes * gpu_count,
+        )
+
+
+class DockerRuntime:
+    """Instances as containers; see `chutes_core.miner.runtime.base.Runtime`.
+
+    Args:
+        client: of the engine.
+        owner: the miner's hotkey.
+        networks: of this miner, made by `Walls.raise_up`.
+        walls: kept up while this runs.
+        limits: of an instance.
+        dns: resolvers that instances ask while they have a way out.
+        graval_home: a self-contained Python with torch and Triton, mounted read-only; None: the
+            image's own interpreter runs the provers (declared stand-ins).
+        keep_images: how many images stay in the engine when nothing uses them.
+    """
+
+    def __init__(
+        self,
+        client: EngineClient,
+        owner: str,
+        *,
+        networks: Networks,
+        walls: Walls,
+        limits: InstanceLimits,
+        dns: tuple[str, ...] = (),
+        graval_home: Path | None = None,
+        keep_images: int = 20,
+    ) -> None:
+        self._client = client
+        self._owner = owner
+        self._containers = Containers(client, owner)
+        self._networks = networks
+        self._walls = walls
+        self._limits = limits
+        self._dns = dns
+        self._graval_home = graval_home
+        self._keep_images = keep_images
+        self._seen: dict[str, Seen] = {}
+        self._over: dict[str, Ended] = {}
+        self._tails: dict[str, str] = {}
+        self._warm: frozenset[str] = frozenset()
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._looks = 0
+        self._answers = True
+
+    @property
+    def name(self) -> RuntimeName:
+        """Return the runtime's name on the wire."""
+        return "docker"
+
+    async def refresh(self) -> None:
+        """List containers and images; every now and then see to the walls too."""
+        before = set(self._seen)
+        try:
+            listed = {one.launch_id: one for one in await asyncio.to_thread(self._containers.all)}
+            self._warm = await asyncio.to_thread(shelf.kept, self._client, IMAGE_TAG)
+            if self._looks % _UPKEEP_EVERY == 0:
+                await asyncio.to_thread(self._upkeep)
+        except ChutesError as error:
+            self._note(error)
+            return
+        self._looks += 1
+        self._note(None)
+        for launch_id in before - listed.keys():  # one that was started since is not in the list
+            if self._seen.pop(launch_id, None) is not None:
+                self._over.setdefault(launch_id, Ended(None))
+        self._seen |= {
+            launch_id: seen for launch_id, seen in listed.items() if launch_id not in self._over
+        }
+
+    def warm_images(self) -> frozenset[str]:
+        """Return ids of images that the engine has under our tag."""
+        return self._warm
+
+    async def known(self, image: ImageRef) -> PreparedImage | None:
+        """Return the image where the engine has its digest."""
+        if not await asyncio.to_thread(archive.holds, self._client, image.image_digest):
+            return None
+        await asyncio.to_thread(
+            shelf.put, self._client, image.image_digest, IMAGE_TAG, image.image_id
+        )
+        self._warm |= {image.image_id}
+        return PreparedImage(image.image_id, image.sha256, image.image_digest)
+
+    async def prepare(self, bundle: ImageBundle) -> PreparedImage:
+        """Load the archive; the engine must then have exactly the granted digest."""
+        lock = self._locks.setdefault(bundle.image_digest, asyncio.Lock())
+        async with lock:
+            await asyncio.to_thread(
+                archive.load,
+                self._client,
+                bundle.path,
+                image_digest=bundle.image_digest,
+                tag=f"{IMAGE_TAG}:{bundle.image_id}",
+            )
+        self._warm |= {bundle.image_id}
+        logger.bind(image=bundle.name, digest=bundle.image_digest).info("image was loaded")
+        return PreparedImage(bundle.image_id, bundle.sha256, bundle.image_digest)
+
+    async def start(self, spec: InstanceSpec) -> None:
+        """Create and start the container; what fails leaves none behind."""
+        image = spec.image.image_digest
+        python = await asyncio.to_thread(self._containers.interpreter, image)
+        container = ContainerSpec(
+            launch_id=spec.launch_id,
+            owner=self._owner,
+            image=image,
+            entrypoint=(python, *RUNNER),
+            environment=self._environment(spec.runner_env),
+            inside=self._networks.inside,
+            outside=self._networks.outside,
+            egress="always" if spec.allow_egress else "startup",
+            limits=self._limits.of(spec.gpu_count),
+            gpu_uuids=spec.device_uuids,
+            read_only_mounts=self._mounts(),
+            dns=self._dns,
+        )
+        await asyncio.to_thread(self._containers.start, container)
+        seen = await asyncio.to_thread(self._containers.find, spec.launch_id)
+        if seen is None:
+            raise RuntimeFailed("start_failed", "the container was gone right after its start")
+        self._over.pop(spec.launch_id, None)
+        self._seen[spec.launch_id] = seen
+        logger.bind(launch_id=spec.launch_id, container=seen.container_id[:12]).info(
+            "instance was started"
+        )
+
+    async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:
+        """Return the port and key of the ready line in the container's log."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + timeout_s
+        while loop.time() < deadline:
+            seen = await asyncio.to_thread(self._containers.find, launch_id)
+            if seen is None:
+                raise RuntimeFailed("instance_ended", "the container has gone before listening")
+            self._seen[launch_id] = seen
+            said = await asyncio.to_thread(self._containers.stdout_head, seen.container_id)
+            ready = _ready(said)
+            if ready is not None and self.host(launch_id):
+                return ready
+            if seen.exit_code is not None:
+                raise RuntimeFailed(
+                    "instance_ended", f"the instance ended with {seen.exit_code} before listening"
+                )
+            await asyncio.sleep(_POLL_S)
+        raise RuntimeFailed("listen_timeout", f"the instance did not listen in {timeout_s:.0f} s")
+
+    def host(self, launch_id: str) -> str:
+        """Return the container's address on the inside network."""
+        seen = self._seen.get(launch_id)
+        return seen.networks.get(self._networks.inside.name, "") if seen else ""
+
+    async def settle(self, launch_id: str) -> None:
+        """Cut the way out of an instance that had it for its start-up only."""
+        seen = self._seen.get(launch_id)
+        if seen is None or seen.egress == "always":
+            return
+        if await asyncio.to_thread(self._containers.cut, seen, self._networks.outside):
+            logger.bind(launch_id=launch_id).info("way out of the instance was cut")
+            again = await asyncio.to_thread(self._containers.find, launch_id)
+            if again is not None:
+                self._seen[launch_id] = again
+
+    def ended(self, launch_id: str) -> Ended | None:
+        """Return how an instance ended as of the last look; None while it runs or is unseen."""
+        if launch_id in self._over:
+            return self._over[launch_id]
+        seen = self._seen.get(launch_id)
+        if seen is None:
+            return Ended(None) if self._answers else None
+        return _ended(seen)
+
+    def instances(self) -> tuple[str, ...]:
+        """Return the launch ids of all containers of this miner."""
+        return tuple(sorted(self._seen))
+
+    def log_tail(self, launch_id: str, max_chars: int) -> str:
+        """Return the end of an instance's output; asks the engine (in a thread) while it runs."""
+        seen = self._seen.get(launch_id)
+        if launch_id not in self._tails and seen is not None:
+            with contextlib.suppress(ChutesError):
+                output = self._containers.output(seen.container_id, max_lines=_TAIL_LINES)
+                return output[-max_chars:]
+        return self._tails.get(launch_id, "")[-max_chars:]
+
+    async def stop(self, launch_id: str, grace_s: float) -> None:
+        """SIGTERM, grace, SIGKILL, keep the log's end, remove; waits out a silent engine."""
+        while True:
+            try:
+                self._over[launch_id] = await asyncio.to_thread(self._stop, launch_id, grace_s)
+                self._seen.pop(launch_id, None)
+                return
+            except ChutesError as error:
+                self._note(error)
+                if error.code not in _SILENT:
+                    logger.bind(launch_id=launch_id, code=error.code).warning(
+                        "instance could not be removed yet: {}", error.message
+                    )
+            await asyncio.sleep(_RETRY_S)
+
+    def forget(self, launch_id: str) -> None:
+        """Drop what was kept of an ended instance."""
+        self._tails.pop(launch_id, None)
+        self._over.pop(launch_id, None)
+
+    async def close(self) -> None:
+        """Take the walls down where nothing is left inside them."""
+        try:
+            if not await asyncio.to_thread(self._containers.all):
+                await asyncio.to_thread(self._walls.take_down)
+        except ChutesError as error:
+            logger.bind(code=error.code).warning("networks were left behind: {}", error.message)
+
+    def _upkeep(self) -> None:
+        self._walls.keep()
+        for image_id in shelf.trim(self._client, IMAGE_TAG, self._keep_images):
+            logger.bind(image_id=image_id).info("image was removed: others were used since")
+
+    def _stop(self, launch_id: str, grace_s: float) -> Ended:
+        seen = self._containers.find(launch_id)
+        if seen is None:
+            return Ended(None)
+        if seen.exit_code is None:
+            self._containers.stop(seen.container_id, grace_s)
+            seen = self._containers.find(launch_id) or seen
+        with contextlib.suppress(NotFound):
+            self._tails[launch_id] = self._containers.output(
+                seen.container_id, max_lines=_TAIL_LINES
+            )
+        self._containers.remove(seen.container_id)
+        return _ended(seen) or Ended(None)
+
+    def _environment(self, runner_env: Mapping[str, str]) -> dict[str, str]:
+        environment = {
+            "HOME": HOME,
+            "TMPDIR": TMP,
+            "LANG": "C.UTF-8",
+            "PYTHONUNBUFFERED": "1",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            **runner_env,
+            "CHUTES_RUNNER_HOST": "0.0.0.0",  # noqa: S104 - of its own network namespace
+        }
+        environment.pop(_GRAVAL_PYTHON, None)  # the miner's own interpreter is not in there
+        if self._graval_home is not None:
+            environment[_GRAVAL_PYTHON] = f"{GRAVAL_HOME}/bin/python3"
+        return environment
+
+    def _mounts(self) -> dict[str, str]:
+        return {} if self._graval_home is None else {str(self._graval_home): GRAVAL_HOME}
+
+    def _note(self, error: ChutesError | None) -> None:
+        """Say once that the engine is silent, and once that it is back."""
+        if error is not None and self._answers:
+            self._answers = False
+            logger.bind(code=error.code).error("Docker engine: {}", error)
+        elif error is None and not self._answers:
+            self._answers = True
+            logger.info("Docker engine answers again")
+
+
+def _ended(seen: Seen) -> Ended | None:
+    """Return an end in the runtimes' common form: engines add 128 to a signal's number."""
+    code = seen.exit_code
+    if code is None:
+        return None
+    code = 128 - code if 128 < code < 192 else code
+    return Ended(code, "out_of_memory" if seen.out_of_memory else "")
+
+
+def _ready(output: str) -> Ready | None:
+    for line in output.splitlines():
+        try:
+            record = json.loads(line)
+            return Ready(int(record["port"]), str(record["public_key"]))
+        except (ValueError, KeyError, TypeError):
+            continue
+    return None
