@@ -162,6 +162,7 @@ class Miner:
             authorise=policy.authorise,
             clock=self._clock,
             inventory=self._inventory,
+            log_of=self._deployer.log_of,
         )
         self._server = HttpServer(http, self._http_socket)
 

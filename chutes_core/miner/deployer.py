@@ -31,7 +31,7 @@ from chutes_core.miner.relay import Relay
 from chutes_core.miner.runtime.base import Ended, Runtime
 from chutes_core.miner.store import LaunchRecord, MinerStore
 from chutes_core.miner.validator_api import ValidatorApi
-from chutes_core.wire.control import LaunchEvent, LaunchGrant, LaunchStatus
+from chutes_core.wire.control import LOG_TAIL_CHARS, LaunchEvent, LaunchGrant, LaunchStatus
 from chutes_core.wire.lease import Lease
 
 STOP_GRACE_S = 10.0
@@ -113,6 +113,17 @@ class Deployer:
         ]
         asked = [Running(f"asking {gpus[0]}", who, gpus) for gpus, who in self._asking.items()]
         return (*held, *asked)
+
+    def log_of(self, validator_hotkey: str, launch_id: str) -> str:
+        """Return the last part of what an instance printed, for the validator it serves.
+
+        Raises:
+            NotFound: ``no_such_launch``, also where the launch is another validator's.
+        """
+        live = self._live.get(launch_id)
+        if live is None or live.record.validator_hotkey != validator_hotkey:
+            raise NotFound("no_such_launch", "this miner holds no such launch of yours")
+        return self._runtime.log_tail(launch_id, LOG_TAIL_CHARS)
 
     def begin(self, action: Launch, validator: Validator, leases: Sequence[Lease]) -> None:
         """Start one launch in its own task; its GPUs count as busy from now on."""

@@ -1,8 +1,9 @@
 """The miner's own HTTP: what validators may ask it.
 
-GET /ping is open; GET /inventory and GET /logs/{launch id} go through `SignedASGI` (btauth/1, replay store on disk, then
-`CallerPolicy`) and their answers are signed. Invariant: nothing about the node is told to anyone who
-is not a permitted validator of this subnet.
+GET /ping is open; GET /inventory and GET /logs/{launch id} go through `SignedASGI` (btauth/1,
+replay store on disk, then `CallerPolicy`) and their answers are signed. Invariant: nothing about
+the node is told to anyone who is not a permitted validator of this subnet, and nothing of an
+instance to another validator than its own.
 """
 
 import asyncio

@@ -14,6 +14,7 @@ from chutes_core.chain.addresses import derive
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys
 from chutes_core.chain.transfers import TransferWatcher
+from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
@@ -35,6 +36,7 @@ from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.lifecycle import Lifecycle
+from chutes_core.validator.launches.logs import InstanceLogs
 from chutes_core.validator.launches.service import Launches, LaunchLimits
 from chutes_core.validator.launches.snapshot import build as build_snapshot
 from chutes_core.validator.launches.vault import Vault
@@ -127,7 +129,8 @@ def build(ground: Ground) -> Validator:
     pictures = Pictures(
         lambda: build_snapshot(store, vault, lambda chute: rates.of(chute.selector)), gateway.swap
     )
-    launching = _launching(ground, store, vault, network, gateway, pictures)
+    secrets = Secrets(store, clock, vault)
+    launching = _launching(ground, store, vault, network, gateway, pictures, secrets)
     images = Images(store, clock, ProcessRuntimeBuilder())
     services = Services(
         store=store,
@@ -138,6 +141,8 @@ def build(ground: Ground) -> Validator:
         rates=rates,
         clock=clock,
         failures=failures,
+        secrets=secrets,
+        tail=InstanceLogs(ground.client, network.url_of_miner).tail,
         wake=gateway.demand.touch,
     )
     control.serve = _control_plane(ground, store, network, pictures, launching, services)
@@ -200,6 +205,7 @@ def _launching(
     network: Network,
     gateway: Gateway,
     pictures: Pictures,
+    secrets: Secrets,
 ) -> _Launching:
     settings, clock = ground.settings, ground.clock
     limits = LaunchLimits(
@@ -220,7 +226,7 @@ def _launching(
         clock=clock,
         limits=limits,
         self_hotkey=ground.keys.hotkey_ss58,
-        secrets_of=lambda _: {},
+        secrets_of=secrets.of_chute,
         changed=pictures.refresh,
     )
     launches = Launches(

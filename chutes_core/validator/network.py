@@ -12,6 +12,7 @@ from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.metagraph import Metagraph, Neuron
 from chutes_core.chain.subnet import Subnet
+from chutes_core.validator.launches.inventories import MinerAddress
 from chutes_core.validator.launches.ports import Miner
 from chutes_core.wire.discovery import url_of
 
@@ -85,6 +86,13 @@ class Network:
             for neuron in self.picture.metagraph.serving()
             if neuron.hotkey != self._self and self._may_dial(neuron.axon_ip)
         ]
+
+    def url_of_miner(self, hotkey: str) -> str | None:
+        """Return the base URL of a miner's HTTP, or None where it may not be dialled."""
+        for neuron in self.miners():
+            if neuron.hotkey == hotkey and neuron.axon_ip and neuron.axon_port:
+                return MinerAddress(hotkey, neuron.axon_ip, neuron.axon_port).url
+        return None
 
     def other_validators(self) -> dict[str, str]:
         """Return hotkey -> URL of the other validators that have committed one."""

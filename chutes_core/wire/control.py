@@ -14,6 +14,7 @@ from chutes_core.wire.lease import Lease
 from chutes_core.wire.model import GpuUuid, HexKey, Hotkey, Message, RecordId
 
 RuntimeName = Literal["docker", "process"]
+LOG_TAIL_CHARS = 64 * 1024
 
 
 class Handshake(Message):
@@ -134,6 +135,13 @@ class LaunchStatus(Message):
     state: str
     reason: str = ""
     detail: str = ""
+
+
+class LogTail(Message):
+    """The last part of what an instance printed, as its miner keeps it."""
+
+    launch_id: RecordId
+    text: str = Field(max_length=LOG_TAIL_CHARS)
 
 
 class LaunchList(Message):

@@ -7,7 +7,7 @@ us. Fields that ask for what this validator cannot give yet are refused, never d
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from chutes_core.base.errors import Invalid
 from chutes_core.base.units import USD_MICROS_PER_USD
@@ -141,6 +141,7 @@ class ChuteForm(Form):
     allow_external_egress: bool | None = None
     encrypted_fs: bool | None = None
     tee: bool | None = None
+    logo_id: RecordId | None = None
 
     def to_draft(self) -> ChuteDraft:
         """Return what is to be deployed.
@@ -174,6 +175,20 @@ class ChuteForm(Form):
             shutdown_after_s=_or(self.shutdown_after_seconds, 300),
             allow_external_egress=bool(self.allow_external_egress),
         )
+
+
+class SecretForm(Form):
+    """POST /secrets/; the value never shows in a log or an error."""
+
+    purpose: Short
+    key: Short
+    value: SecretStr = Field(max_length=64 * 1024)
+
+
+class ReportForm(Form):
+    """POST /invocations/{id}/report."""
+
+    reason: str = Field(min_length=1, max_length=4_000)
 
 
 class ShareForm(Form):

@@ -3,7 +3,18 @@
 from fastapi import APIRouter
 
 from chutes_core.validator.api.deps import Guards
-from chutes_core.validator.api.routes import chutes, images, keys, public, users, warmup
+from chutes_core.validator.api.routes import (
+    chutes,
+    images,
+    instances,
+    keys,
+    logos,
+    public,
+    reports,
+    secrets,
+    users,
+    warmup,
+)
 from chutes_core.validator.api.services import Services
 
 
@@ -12,6 +23,6 @@ def build_router(services: Services) -> APIRouter:
     guards = Guards(services.accounts, services.store.nonces, services.clock, services.failures)
     router = APIRouter()
     router.include_router(public.build_router(services))
-    for part in (users, keys, images, warmup, chutes):
+    for part in (users, keys, secrets, logos, images, warmup, chutes, instances, reports):
         router.include_router(part.build_router(services, guards))
     return router

@@ -164,6 +164,7 @@ def chute_view(chute: Chute, store: Store, rates: Rates) -> Json:
     return {
         "chute_id": chute.chute_id,
         "name": chute.name,
+        "logo_id": store.logos.shown_on(chute.chute_id),
         "tagline": chute.tagline,
         "readme": chute.readme,
         "public": chute.public,

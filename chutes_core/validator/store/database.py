@@ -18,6 +18,7 @@ from chutes_core.validator.store.chutes import ChuteRows
 from chutes_core.validator.store.connection import Connection
 from chutes_core.validator.store.cursors import CursorRows
 from chutes_core.validator.store.epochs import EpochRows
+from chutes_core.validator.store.extras import LogoRows, ReportRows
 from chutes_core.validator.store.images import ImageRows
 from chutes_core.validator.store.invocations import InvocationRows
 from chutes_core.validator.store.keys import KeyRows
@@ -28,6 +29,7 @@ from chutes_core.validator.store.migrations import migrations
 from chutes_core.validator.store.nonces import NonceRows
 from chutes_core.validator.store.outbox import OutboxRows
 from chutes_core.validator.store.proofs import ProofRows
+from chutes_core.validator.store.secrets import SecretRows
 
 
 class Store:
@@ -58,6 +60,9 @@ class Store:
         self.cursors = CursorRows(connection)
         self.epochs = EpochRows(connection)
         self.outbox = OutboxRows(connection)
+        self.secrets = SecretRows(connection)
+        self.reports = ReportRows(connection)
+        self.logos = LogoRows(connection)
         self.blobs = Blobs(path.parent / "blobs")
 
     @contextmanager

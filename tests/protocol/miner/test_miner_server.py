@@ -8,12 +8,14 @@ import aiohttp
 import pytest
 
 from chutes_core.base.clock import SystemClock
-from chutes_core.base.errors import Forbidden
+from chutes_core.base.errors import Forbidden, NotFound
 from chutes_core.miner.server import HttpServer, build_http
 from chutes_core.miner.store import MinerStore
-from chutes_core.wire.control import Inventory
+from chutes_core.wire.control import Inventory, LogTail
 from chutes_core.wire.peers import SignedClient
 from chutes_core.wire.signing import sign_request
+
+LAUNCH_ID = "0b4deb3d-0ead-407e-8786-df31b4a8999b"
 
 
 @pytest.fixture
@@ -26,6 +28,11 @@ async def miner(tmp_path, keys, make_node):
         if hotkey != keys["validator"].ss58_address:
             raise Forbidden("no_permit", "no permit", hint="get stake")
 
+    def log_of(caller, launch_id):
+        if launch_id != LAUNCH_ID:
+            raise NotFound("no_such_launch", "this miner holds no such launch of yours")
+        return f"printed for {caller}\n"
+
     async def start(port=0):
         store = MinerStore(tmp_path / "miner.sqlite3")
         http = build_http(
@@ -34,6 +41,7 @@ async def miner(tmp_path, keys, make_node):
             authorise=authorise,
             clock=SystemClock(),
             inventory=lambda: node.inventory(leases=(), launch_ids={}, now_s=7),
+            log_of=log_of,
         )
         door = socket.create_server(("127.0.0.1", port))
         server = HttpServer(http, door)
@@ -73,6 +81,18 @@ async def test_a_permitted_validator_gets_a_signed_inventory(miner, keys):
     assert answer.hotkey == keys["miner"].ss58_address
     assert [gpu.gpu_class for gpu in answer.gpus] == ["h100_sxm", "h100_sxm"]
     assert all(gpu.stand_in for gpu in answer.gpus)
+
+
+async def test_a_validator_reads_what_its_instance_printed(miner, keys):
+    """The tail of a launch's output is told to its validator; another launch is unknown."""
+    start, _ = miner
+    url, peer = await start(), keys["miner"].ss58_address
+    async with SignedClient(keys["validator"]) as client:
+        tail = await client.call("GET", url, f"/logs/{LAUNCH_ID}", LogTail, peer_hotkey_ss58=peer)
+        assert tail.text == f"printed for {keys['validator'].ss58_address}\n"
+        with pytest.raises(NotFound) as caught:
+            await client.call("GET", url, "/logs/other", LogTail, peer_hotkey_ss58=peer)
+    assert caught.value.code == "no_such_launch"
 
 
 async def test_without_a_permit_the_reason_is_told(miner, keys):

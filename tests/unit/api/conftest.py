@@ -15,6 +15,7 @@ from fastapi import FastAPI
 
 from chutes_core.base.clock import ManualClock
 from chutes_core.base.failures import FailedTries
+from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
@@ -24,6 +25,7 @@ from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.catalog.builder import ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
+from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.signing import sign_user
 
@@ -53,6 +55,7 @@ class Api:
     clock: ManualClock
     woken: list[str] = field(default_factory=list)
     second_wake: asyncio.Event = field(default_factory=asyncio.Event)
+    tails: list[str] = field(default_factory=list)
 
     async def signed(self, keypair, method, path, *, body=None, purpose="", **extra):
         self.clock.advance(1)
@@ -107,7 +110,11 @@ async def api(tmp_path) -> AsyncIterator[Api]:
     clock = ManualClock()
     store = Store(tmp_path / "validator.db", clock=clock)
     woken: list[str] = []
+    tails = [""]
     second_wake = asyncio.Event()
+
+    async def tail(launch):
+        return tails.pop(0) if len(tails) > 1 else tails[0]
 
     def wake(chute_id):
         woken.append(chute_id)
@@ -123,6 +130,8 @@ async def api(tmp_path) -> AsyncIterator[Api]:
         rates=Rates(tao_usd_micros=400_000_000, max_call_s=600),
         clock=clock,
         failures=FailedTries(clock),
+        secrets=Secrets(store, clock, Vault(b"m" * 32)),
+        tail=tail,
         wake=wake,
         poll_s=0.01,
     )
@@ -131,7 +140,7 @@ async def api(tmp_path) -> AsyncIterator[Api]:
     app.include_router(build_router(services))
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
     async with httpx.AsyncClient(transport=transport, base_url="http://validator") as http:
-        yield Api(services, http, clock, woken, second_wake)
+        yield Api(services, http, clock, woken, second_wake, tails)
     store.close()
 
 

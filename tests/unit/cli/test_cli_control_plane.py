@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from chutes_core.base import ids
 from chutes_core.base.clock import SystemClock
 from chutes_core.base.failures import FailedTries
+from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
@@ -21,6 +22,7 @@ from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.catalog.builder import ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
+from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
 
 EXAMPLES = Path(__file__).parents[3] / "examples"
@@ -32,6 +34,10 @@ class Addresses:
 
     def deposit(self, number: int) -> str:
         return f"deposit-{number}"
+
+
+async def no_tail(launch):
+    return ""
 
 
 @pytest.fixture
@@ -48,6 +54,8 @@ def validator(tmp_path, monkeypatch):
         rates=Rates(tao_usd_micros=400_000_000, max_call_s=600),
         clock=clock,
         failures=FailedTries(clock),
+        secrets=Secrets(store, clock, Vault(b"m" * 32)),
+        tail=no_tail,
         wake=lambda chute_id: None,
         poll_s=0.01,
     )

@@ -10,6 +10,7 @@ from chutes_core.validator.api.body import bounded_route
 from chutes_core.validator.api.deps import Guards
 from chutes_core.validator.api.forms import ChuteForm, ShareForm
 from chutes_core.validator.api.pages import AskedPage
+from chutes_core.validator.api.routes.logos import check_logo
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.api.views import chute_view, cord_ref_id, cords_view
 from chutes_core.validator.domain.chutes import Chute
@@ -35,7 +36,10 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     ) -> dict[str, Any]:
         chute_id = ids.chute_id(caller.account.username, form.name)
         caller.require("chutes", "write", chute_id)
+        check_logo(services, caller, form.logo_id)
         done = chutes.deploy(caller.account, form.to_draft(), accept_fee=accept_fee)
+        if form.logo_id is not None:
+            services.store.logos.show_on(done.chute.chute_id, form.logo_id)
         return show_whole(done.chute) | {"fee_rao": done.fee_rao, "new": done.new}
 
     @router.get("/")

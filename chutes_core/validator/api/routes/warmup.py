@@ -1,12 +1,15 @@
-"""Waiting for a chute to become hot, told line by line: a caller that waits counts as demand."""
+"""Waiting for a chute to become hot, told line by line: a caller that waits counts as demand.
+
+With ``quick`` the answer is one document of this moment, and the asking counts as demand, too.
+"""
 
 import json
 from collections.abc import AsyncIterator
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
 from chutes_core.validator.accounts.principal import Principal
@@ -26,10 +29,15 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     router = APIRouter(prefix="/chutes", tags=["chutes"], route_class=bounded_route(MAX_BODY_BYTES))
     user = Annotated[Principal, Depends(guards.user("chutes"))]
 
-    @router.get("/warmup/{reference:path}")
-    async def warm_up(caller: user, reference: str) -> StreamingResponse:
+    @router.get("/warmup/{reference:path}", response_model=None)
+    async def warm_up(
+        caller: user, reference: str, *, quick: Annotated[bool, Query()] = False
+    ) -> StreamingResponse | dict[str, Any]:
         chute = await run_sync(services.chutes.get, caller.account, reference)
         caller.require("chutes", "invoke", chute.chute_id)
+        if quick:
+            services.wake(chute.chute_id)
+            return await run_sync(_picture, services, chute.chute_id)
         return StreamingResponse(_follow(services, chute.chute_id), media_type="text/event-stream")
 
     return router
@@ -55,6 +63,28 @@ async def _follow(services: Services, chute_id: str) -> AsyncIterator[str]:
         if quiet % KEEP_ALIVE_POLLS == 0:
             yield ".\n\n"
         await anyio.sleep(services.poll_s)
+
+
+def _picture(services: Services, chute_id: str) -> dict[str, Any]:
+    """Return the state at this moment, as the public client's dashboard asks for it."""
+    status, text = _status(services, chute_id)
+    launches = services.store.launches.open_of_chute(chute_id)
+    return {
+        "status": status,
+        "log": text,
+        "instance_count": len(launches),
+        "instances": [
+            {
+                "instance_id": launch.launch_id,
+                "state": launch.state.value,
+                "active": launch.state is LaunchState.ACTIVE,
+                "gpu_model_name": launch.gpu_class,
+                "gpu_count": len(launch.gpu_uuids),
+            }
+            for launch in launches
+        ],
+        "bounty": None,
+    }
 
 
 def _status(services: Services, chute_id: str) -> tuple[str, str]:
