@@ -15,7 +15,7 @@ import docker
 import docker.errors
 import requests
 
-from chutes_core.base.errors import Invalid, Unavailable
+from chutes_core.base.errors import Unavailable
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 MIN_API = (1, 41)  # engine 20.10: what the limits of builds and containers were tried on
@@ -36,8 +36,7 @@ def connect(
 
     Raises:
         Unavailable: ``engine_socket_missing``, ``engine_permission_denied``,
-            ``engine_unreachable``, ``engine_too_old``.
-        Invalid: ``bad_docker_host``.
+            ``engine_unreachable``, ``engine_too_old``, ``bad_docker_host``.
     """
     host = docker_host or host_of(os.environ)
     _check_socket(host)
@@ -46,7 +45,7 @@ def connect(
         client = docker.DockerClient(base_url=host, version="auto", timeout=PING_TIMEOUT_S)
         client.ping()
     except docker.errors.TLSParameterError as error:
-        raise Invalid("bad_docker_host", f"{host}: {error}") from error
+        raise Unavailable("bad_docker_host", f"{host}: {error}") from error
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise _unreachable(host, error) from error
     api = client.api
@@ -70,13 +69,13 @@ def host_of(environ: Mapping[str, str]) -> str:
 def _check_socket(host: str) -> None:
     if not host.startswith("unix://"):
         if urlsplit(host).scheme not in ("tcp", "http", "https", "ssh", "npipe"):
-            raise Invalid(
+            raise Unavailable(
                 "bad_docker_host", f"{host!r} names no engine", hint="unix:///var/run/docker.sock"
             )
         return
     path = Path("/" + host.removeprefix("unix://").lstrip("/"))
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise Invalid(
+        raise Unavailable(
             "bad_docker_host",
             f"the path of the socket {path} is over {MAX_SOCKET_PATH} bytes long",
             hint="start the engine with a socket in a shorter path",
@@ -92,7 +91,7 @@ def _check_socket(host: str) -> None:
     except PermissionError as error:
         raise _no_permission(host) from error
     if not is_socket:
-        raise Invalid("bad_docker_host", f"{path} is no socket", hint="set DOCKER_HOST")
+        raise Unavailable("bad_docker_host", f"{path} is no socket", hint="set DOCKER_HOST")
     if not os.access(path, os.R_OK | os.W_OK):
         raise _no_permission(host)
 

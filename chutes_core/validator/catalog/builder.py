@@ -1,6 +1,10 @@
-"""How an image becomes `built`. A builder is slow and runs in a thread."""
+"""How an image becomes `built`: the seam between the catalogue and what really builds.
+
+A builder is slow and runs in a thread. `DockerBuilder` (docker_builder.py) is for production.
+"""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 from chutes_core.validator.domain.images import Image
@@ -9,27 +13,57 @@ from chutes_core.validator.store.images import LogType
 Log = Callable[[LogType, str], None]
 
 
+@dataclass(frozen=True)
+class Artefact:
+    """What a build leaves for miners: an archive among the blobs, and the image's digest."""
+
+    image_digest: str
+    archive_sha256: str
+    archive_bytes: int
+
+
 class BuildFailed(Exception):
     """A build ended without an image; the text is shown to the developer as the status."""
+
+
+class BuildStopped(Exception):
+    """The builder is closing: the image waits for the next one."""
 
 
 class Builder(Protocol):
     """Turns a published image into something that a miner can run."""
 
-    def build(self, image: Image, log: Log) -> None:
-        """Build the image, logging line by line.
+    def build(self, image: Image, log: Log) -> Artefact | None:
+        """Build the image, logging line by line; None where miners prepare it themselves.
 
         Raises:
             BuildFailed: with the reason.
+            BuildStopped: after `close`.
+            Unavailable: it cannot build now; another try makes sense.
         """
+        ...
+
+    def forget(self, image: Image) -> None:
+        """Remove what a deleted image left outside of the store; never raises for what is gone."""
+        ...
+
+    def close(self) -> None:
+        """Cut off what is being built."""
         ...
 
 
 class ProcessRuntimeBuilder:
     """Builds nothing: under the process runtime (devnet only) a miner makes a venv instead."""
 
-    def build(self, image: Image, log: Log) -> None:
+    def build(self, image: Image, log: Log) -> Artefact | None:
         """Say in the log that there is no build."""
         log("stdout", f"image: {image.full_name}")
         log("stdout", f"bundle: {image.bundle_bytes} bytes, sha256 {image.bundle_sha256}")
         log("stdout", "build: skipped (process runtime)")
+        return None
+
+    def forget(self, image: Image) -> None:
+        """Do nothing: there is nothing outside of the store."""
+
+    def close(self) -> None:
+        """Do nothing: no build takes time."""

@@ -6,7 +6,6 @@ bundle is written anew, with fixed dates, so that equal input gives an equal SHA
 """
 
 import io
-import re
 import stat
 import tempfile
 import zipfile
@@ -16,7 +15,6 @@ from contextlib import contextmanager
 
 from chutes_core.base.errors import Invalid, TooLarge
 
-MAX_DOCKERFILE_BYTES = 64 * 1024
 MAX_CONTEXT_BYTES = 64 * 1024 * 1024
 MAX_UNPACKED_BYTES = 512 * 1024 * 1024
 MAX_FILES = 10_000
@@ -28,26 +26,6 @@ _CHUNK_BYTES = 256 * 1024
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, NotImplementedError, EOFError, ValueError)
 """What zipfile raises for damaged archives (UnicodeDecodeError is a ValueError)."""
-_FROM = re.compile(r"FROM\s+\S", re.IGNORECASE)
-
-
-def check_dockerfile(text: str) -> None:
-    """Check that a Dockerfile is small and begins with a stage.
-
-    Raises:
-        TooLarge: ``dockerfile_too_large``.
-        Invalid: ``no_from``.
-    """
-    if len(text.encode()) > MAX_DOCKERFILE_BYTES:
-        raise TooLarge("dockerfile_too_large", f"over {MAX_DOCKERFILE_BYTES} bytes")
-    for line in text.splitlines():
-        stripped = line.strip()
-        if not stripped or stripped.startswith("#") or stripped.upper().startswith("ARG "):
-            continue
-        if _FROM.match(stripped):
-            return
-        break
-    raise Invalid("no_from", "the Dockerfile does not begin with FROM", hint="Image(...).from_base")
 
 
 @contextmanager
@@ -55,7 +33,7 @@ def packed(dockerfile: str, context: bytes) -> Iterator[Iterator[bytes]]:
     """Check the upload and give the bundle's bytes, chunk by chunk, inside the block.
 
     Args:
-        dockerfile: a text that `check_dockerfile` accepted.
+        dockerfile: a text that `dockerfile.check_dockerfile` accepted.
         context: a zip file, or nothing.
 
     Raises:

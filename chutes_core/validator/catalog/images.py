@@ -7,22 +7,33 @@ build the same image.
 
 import re
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from loguru import logger
 
 from chutes_core.base import ids
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import ChutesError, Conflict, Forbidden, Invalid, NotFound
-from chutes_core.validator.catalog.builder import Builder, BuildFailed
-from chutes_core.validator.catalog.bundle import MAX_BUNDLE_BYTES, check_dockerfile, packed
+from chutes_core.base.errors import (
+    ChutesError,
+    Conflict,
+    Forbidden,
+    Invalid,
+    NotFound,
+    Unavailable,
+)
+from chutes_core.validator.catalog.builder import Artefact, Builder, BuildFailed, BuildStopped
+from chutes_core.validator.catalog.bundle import MAX_BUNDLE_BYTES, packed
+from chutes_core.validator.catalog.dockerfile import check_dockerfile
 from chutes_core.validator.domain.accounts import DEVELOPER, Account
 from chutes_core.validator.domain.images import Image, ImageState
 from chutes_core.validator.store.database import Store
-from chutes_core.validator.store.images import LogLine, LogType
+from chutes_core.validator.store.images import LogLine, LogType, Made
 
 MAX_NAME_LENGTH = 128
 MAX_README_BYTES = 64 * 1024
+MAX_TRIES = 5
+RETRY_S = 15
 
 
 @dataclass(frozen=True)
@@ -46,16 +57,27 @@ class Images:
         clock: for their times.
         builder: builds them.
         require_developer: only accounts with the developer role may publish.
+        slots: how many images are built at once.
     """
 
     def __init__(
-        self, store: Store, clock: Clock, builder: Builder, *, require_developer: bool = False
+        self,
+        store: Store,
+        clock: Clock,
+        builder: Builder,
+        *,
+        require_developer: bool = False,
+        slots: int = 2,
     ) -> None:
         self._store = store
         self._clock = clock
         self._builder = builder
         self._require_developer = require_developer
         self._bundles = threading.Lock()  # equal bundles are one file, so a delete must not race
+        self._slots = threading.Semaphore(slots)
+        self._tries: dict[str, int] = {}
+        self._not_before_us = 0
+        self._closed = False
 
     def create(self, owner: Account, draft: ImageDraft) -> Image:
         """Check an upload, keep it as a pending image and return that.
@@ -89,37 +111,33 @@ class Images:
             try:
                 self._store.images.insert(image)
             except ChutesError:
-                self._drop_bundle(blob.sha256)
+                self._drop_blob(blob.sha256)
                 raise
         logger.bind(image=image.full_name, bytes=blob.size_bytes).info("Image uploaded")
         return image
 
     def build(self, image_id: str) -> None:
-        """Build one pending image; nothing happens where another builder took it."""
+        """Build one pending image; nothing happens where another took it, or all slots are busy."""
+        if self._closed or not self._slots.acquire(blocking=False):
+            return  # it stays pending, and `build_pending` comes by again
         try:
-            image = self._advance(image_id, "pending", "building")
-        except Conflict:
-            return
-
-        def log(log_type: LogType, text: str) -> None:
-            self._store.images.append_log(image_id, log_type, text)
-
-        try:
-            self._builder.build(image, log)
-        except BuildFailed as failure:
-            log("stderr", str(failure))
-            self._advance(image_id, "building", "error", error=str(failure))
-            logger.bind(image=image.full_name, reason=str(failure)).warning("Image build failed")
-            return
-        self._advance(image_id, "building", "built")
-        logger.bind(image=image.full_name).info("Image built")
+            self._build(image_id)
+        finally:
+            self._slots.release()
 
     def build_pending(self) -> int:
-        """Build every pending image, oldest first, and return how many there were."""
-        pending = self._store.images.in_state("pending")
-        for image in pending:
-            self.build(image.image_id)
-        return len(pending)
+        """Build every pending image that may be tried now, oldest first; return how many."""
+        done = 0
+        for image in self._store.images.in_state("pending"):
+            if self._clock.monotonic_us() >= self._not_before_us:
+                self.build(image.image_id)
+                done += 1
+        return done
+
+    def close(self) -> None:
+        """Cut off running builds; what is not built stays pending for the next process."""
+        self._closed = True
+        self._builder.close()
 
     def resume(self) -> None:
         """Put builds that a dead process left behind back to pending; called once at start."""
@@ -161,7 +179,10 @@ class Images:
                         hint="delete the chute first",
                     )
                 self._store.images.delete(image.image_id)
-            self._drop_bundle(image.bundle_sha256)
+            self._drop_blob(image.bundle_sha256)
+            self._drop_blob(image.archive_sha256)
+        if image.image_digest:
+            self._builder.forget(image)
         return image
 
     def log(self, image_id: str, *, after: int) -> tuple[LogLine, ...]:
@@ -190,8 +211,65 @@ class Images:
             raise Invalid("readme_too_large", f"the readme is over {MAX_README_BYTES} bytes")
         check_dockerfile(draft.dockerfile)
 
-    def _drop_bundle(self, sha256: str) -> None:
-        if not self._store.images.bundle_in_use(sha256):
+    def _build(self, image_id: str) -> None:
+        try:
+            image = self._advance(image_id, "pending", "building")
+        except Conflict:
+            return
+
+        def log(log_type: LogType, text: str) -> None:
+            self._store.images.append_log(image_id, log_type, text)
+
+        try:
+            made = self._builder.build(image, log)
+        except BuildFailed as failure:
+            self._fail(image, str(failure), log)
+        except BuildStopped:
+            self._again(image, log, "the validator stops: the build begins again at its next start")
+        except Unavailable as error:
+            self._later(image, error, log)
+        else:
+            self._finish(image, made)
+
+    def _finish(self, image: Image, made: Artefact | None) -> None:
+        self._tries.pop(image.image_id, None)
+        kept = None
+        if made is not None:
+            kept = Made(made.image_digest, made.archive_sha256, made.archive_bytes)
+        try:
+            self._advance(image.image_id, "building", "built", made=kept)
+        except Conflict:  # it was deleted meanwhile
+            with self._bundles:
+                self._drop_blob(made.archive_sha256 if made else "")
+            self._builder.forget(image)
+            return
+        logger.bind(image=image.full_name).info("Image built")
+
+    def _fail(self, image: Image, reason: str, log: Callable[[LogType, str], None]) -> None:
+        self._tries.pop(image.image_id, None)
+        if self._store.images.get(image.image_id) is None:
+            return  # it was deleted meanwhile
+        log("stderr", reason)
+        self._advance(image.image_id, "building", "error", error=reason)
+        logger.bind(image=image.full_name, reason=reason).warning("Image build failed")
+
+    def _later(self, image: Image, error: Unavailable, log: Callable[[LogType, str], None]) -> None:
+        """Try again after a while, for this host may be at fault; but not for ever."""
+        logger.bind(image=image.full_name, code=error.code).warning("Cannot build now: {}", error)
+        tries = self._tries[image.image_id] = self._tries.get(image.image_id, 0) + 1
+        self._not_before_us = self._clock.monotonic_us() + RETRY_S * 1_000_000
+        if tries >= MAX_TRIES:
+            self._fail(image, f"the validator cannot build now: {error.message}", log)
+        else:
+            self._again(image, log, f"cannot build now (try {tries} of {MAX_TRIES}): {error.code}")
+
+    def _again(self, image: Image, log: Callable[[LogType, str], None], why: str) -> None:
+        if self._store.images.get(image.image_id) is not None:
+            log("stderr", why)
+            self._advance(image.image_id, "building", "pending")
+
+    def _drop_blob(self, sha256: str) -> None:
+        if sha256 and not self._store.images.blob_in_use(sha256):
             self._store.blobs.delete(sha256)
 
     def _find(self, viewer: Account, reference: str) -> Image | None:
@@ -202,10 +280,16 @@ class Images:
         return self._store.images.by_name(username or viewer.username, name, tag)
 
     def _advance(
-        self, image_id: str, from_state: ImageState, to_state: ImageState, *, error: str = ""
+        self,
+        image_id: str,
+        from_state: ImageState,
+        to_state: ImageState,
+        *,
+        error: str = "",
+        made: Made | None = None,
     ) -> Image:
         return self._store.images.advance(
-            image_id, from_state, to_state, at_s=self._clock.now_s(), error=error
+            image_id, from_state, to_state, at_s=self._clock.now_s(), error=error, made=made
         )
 
 

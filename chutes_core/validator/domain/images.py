@@ -8,7 +8,11 @@ ImageState = Literal["pending", "building", "built", "error"]
 
 @dataclass(frozen=True)
 class Image:
-    """One image; ``bundle_sha256`` names the zip of its Dockerfile and context in the blob room."""
+    """One image; ``bundle_sha256`` names the zip of its Dockerfile and context in the blob room.
+
+    ``image_digest`` and ``archive_sha256`` are empty where no engine built it; else they name the
+    built image, and the file among the blobs that miners load it from.
+    """
 
     image_id: str
     user_id: str
@@ -25,6 +29,9 @@ class Image:
     created_at_s: int
     build_started_at_s: int | None = None
     build_completed_at_s: int | None = None
+    image_digest: str = ""
+    archive_sha256: str = ""
+    archive_bytes: int = 0
 
     @property
     def full_name(self) -> str:

@@ -20,6 +20,15 @@ class LogLine:
     text: str
 
 
+@dataclass(frozen=True)
+class Made:
+    """What a build made: the image's digest, and its archive among the blobs."""
+
+    image_digest: str
+    archive_sha256: str
+    archive_bytes: int
+
+
 class ImageRows:
     """Images by id and by full name."""
 
@@ -65,9 +74,16 @@ class ImageRows:
         return tuple(map(_image, rows))
 
     def advance(
-        self, image_id: str, from_state: ImageState, to_state: ImageState, *, at_s: int, error: str
+        self,
+        image_id: str,
+        from_state: ImageState,
+        to_state: ImageState,
+        *,
+        at_s: int,
+        error: str,
+        made: Made | None = None,
     ) -> Image:
-        """Move a build on, stamping its start or its end.
+        """Move a build on, stamping its start or its end, and what it made.
 
         Raises:
             Conflict: ``image_moved`` where the image is not in ``from_state``.
@@ -77,6 +93,10 @@ class ImageRows:
             changes["build_started_at_s"] = at_s
         if to_state in ("built", "error"):
             changes["build_completed_at_s"] = at_s
+        if made is not None:
+            changes["image_digest"] = made.image_digest
+            changes["archive_sha256"] = made.archive_sha256
+            changes["archive_bytes"] = made.archive_bytes
         with self._db.transaction():
             where = "image_id=? AND state=?"
             moved = self._db.update("images", changes, where, (image_id, from_state))
@@ -89,10 +109,10 @@ class ImageRows:
         """Remove an image and its log; False where there was none."""
         return self._db.change("DELETE FROM images WHERE image_id=?", (image_id,)) > 0
 
-    def bundle_in_use(self, bundle_sha256: str) -> bool:
-        """Tell whether any image names this bundle."""
-        sql = "SELECT count(*) FROM images WHERE bundle_sha256=?"
-        return self._db.number(sql, (bundle_sha256,)) > 0
+    def blob_in_use(self, sha256: str) -> bool:
+        """Tell whether any image names this blob, as its bundle or as its archive."""
+        sql = "SELECT count(*) FROM images WHERE bundle_sha256=? OR archive_sha256=?"
+        return self._db.number(sql, (sha256, sha256)) > 0
 
     def append_log(self, image_id: str, log_type: LogType, text: str) -> None:
         """Add one line to the build log."""
@@ -127,6 +147,9 @@ def _row(image: Image) -> dict[str, Value]:
         "created_at_s": image.created_at_s,
         "build_started_at_s": image.build_started_at_s,
         "build_completed_at_s": image.build_completed_at_s,
+        "image_digest": image.image_digest,
+        "archive_sha256": image.archive_sha256,
+        "archive_bytes": image.archive_bytes,
     }
 
 
@@ -147,6 +170,9 @@ def _image(row: sqlite3.Row) -> Image:
         created_at_s=row["created_at_s"],
         build_started_at_s=row["build_started_at_s"],
         build_completed_at_s=row["build_completed_at_s"],
+        image_digest=row["image_digest"],
+        archive_sha256=row["archive_sha256"],
+        archive_bytes=row["archive_bytes"],
     )
 
 

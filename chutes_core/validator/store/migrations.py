@@ -271,6 +271,13 @@ def _extras(db: Database) -> None:
     _create(db, _EXTRAS)
 
 
+@migrations(name="0008-image-archives")
+def _archives(db: Database) -> None:
+    for column in ("image_digest TEXT", "archive_sha256 TEXT", "archive_bytes INTEGER"):
+        default = "0" if column.endswith("INTEGER") else "''"
+        db.execute(f"ALTER TABLE images ADD COLUMN {column} NOT NULL DEFAULT {default}")
+
+
 def _create(db: Database, script: str) -> None:
     """Run statement by statement: `executescript` would commit the migration's transaction."""
     statement = ""

@@ -6,7 +6,8 @@ import pytest
 
 from chutes_core.base.errors import ChutesError
 from chutes_core.validator.catalog import bundle as room
-from chutes_core.validator.catalog.bundle import check_dockerfile, packed
+from chutes_core.validator.catalog.bundle import packed
+from chutes_core.validator.catalog.dockerfile import check_dockerfile
 
 
 def pack(context, dockerfile="FROM x\n"):
