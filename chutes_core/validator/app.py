@@ -14,19 +14,21 @@ from chutes_core.chain.addresses import derive
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys
 from chutes_core.chain.transfers import TransferWatcher
+from chutes_core.engine.connect import connect
 from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
-from chutes_core.validator.api.routes import discovery, miner
+from chutes_core.validator.api.routes import discovery, miner, transfers
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.attest.attestor import ProcessAttestor
 from chutes_core.validator.billing.ledger import Ledger
 from chutes_core.validator.billing.payments import Payments
 from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.billing.settle import Settlement
-from chutes_core.validator.catalog.builder import ProcessRuntimeBuilder
+from chutes_core.validator.catalog.builder import Builder, ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes, no_fee
+from chutes_core.validator.catalog.docker_builder import DockerBuilder, Guard
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.asgi import AsgiApp, Receive, Scope, Send
 from chutes_core.validator.gateway.gateway import Gateway
@@ -39,6 +41,7 @@ from chutes_core.validator.launches.lifecycle import Lifecycle
 from chutes_core.validator.launches.logs import InstanceLogs
 from chutes_core.validator.launches.service import Launches, LaunchLimits
 from chutes_core.validator.launches.snapshot import build as build_snapshot
+from chutes_core.validator.launches.transfers import Transfers
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.launches.wanted import Wanted
 from chutes_core.validator.network import Network
@@ -131,7 +134,7 @@ def build(ground: Ground) -> Validator:
     )
     secrets = Secrets(store, clock, vault)
     launching = _launching(ground, store, vault, network, gateway, pictures, secrets)
-    images = Images(store, clock, ProcessRuntimeBuilder())
+    images = Images(store, clock, _builder(ground, store), slots=settings.build_slots)
     services = Services(
         store=store,
         accounts=Accounts(store, clock, _Addresses(settings)),
@@ -166,6 +169,19 @@ def build(ground: Ground) -> Validator:
     )
 
 
+def _builder(ground: Ground, store: Store) -> Builder:
+    settings = ground.settings
+    if settings.runtime == "process":
+        return ProcessRuntimeBuilder()
+    guard = Guard(
+        f"builds:{ground.keys.hotkey_ss58}",
+        required=not settings.build_unguarded,
+        allowed=settings.build_allowed_ranges,
+    )
+    host = settings.docker_host or None
+    return DockerBuilder(store.blobs, lambda: connect(host), guard, settings.build_limits)
+
+
 def _gateway(
     ground: Ground, control: ControlPlane, journal: Journal, failures: FailedTries
 ) -> Gateway:
@@ -195,6 +211,7 @@ class _Launching:
     attestor: ProcessAttestor
     lifecycle: Lifecycle
     launches: Launches
+    transfers: Transfers
     keeper: Keeper
 
 
@@ -251,7 +268,7 @@ def _launching(
         limits=limits,
         changed=pictures.refresh,
     )
-    return _Launching(leases, attestor, lifecycle, launches, keeper)
+    return _Launching(leases, attestor, lifecycle, launches, Transfers(store, vault), keeper)
 
 
 def _control_plane(
@@ -266,6 +283,7 @@ def _control_plane(
     install_errors(app)
     app.include_router(build_router(services))
     app.include_router(miner.build_router(launching.launches, store))
+    app.include_router(transfers.build_router(launching.transfers))
     app.include_router(
         discovery.build_router(
             keypair=ground.keys.hotkey,

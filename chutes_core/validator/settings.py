@@ -13,6 +13,7 @@ from pydantic_settings import SettingsConfigDict
 from chutes_core.base.errors import Invalid
 from chutes_core.base.settings import RoleSettings
 from chutes_core.base.units import Rao, parse_tao
+from chutes_core.validator.catalog.builder import DockerBuildLimits
 
 
 class ValidatorSettings(RoleSettings):
@@ -45,6 +46,21 @@ class ValidatorSettings(RoleSettings):
         default=1024, ge=1, description="open at once from one address; not behind a proxy"
     )
     runtime: Literal["process", "docker"] = "docker"
+    docker_host: str = Field(default="", description="engine that builds; default: DOCKER_HOST")
+    build_slots: int = Field(default=2, ge=1, le=16, description="images built at once")
+    build_seconds: float = Field(default=3600.0, gt=0, description="longest build of one image")
+    build_memory_bytes: int = Field(default=8 * 1024**3, ge=64 * 1024**2)
+    build_cpus: float = Field(default=2.0, gt=0)
+    build_processes: int = Field(default=2048, ge=16)
+    build_log_lines: int = Field(default=50_000, ge=100)
+    build_min_free_bytes: int = Field(default=5 * 1024**3, ge=0, description="left on the disk")
+    image_max_bytes: int = Field(default=40 * 1024**3, ge=1024**2)
+    build_unguarded: bool = Field(
+        default=False, description="build although private addresses cannot be shut off"
+    )
+    build_allowed: str = Field(
+        default="", description="private ranges builds may reach, e.g. a mirror"
+    )
     profile: Literal["test", "light", "periodic", "admission"] = "admission"
     payment_treasury: str = Field(description="sr25519 public key (ss58) of the payment treasury")
     deposit_treasury: str = Field(description="sr25519 public key (ss58) of the deposit treasury")
@@ -64,6 +80,25 @@ class ValidatorSettings(RoleSettings):
     ready_file: Path | None = Field(default=None, description="JSON written once it serves")
     log_level: str = "INFO"
     json_logs: bool = False
+
+    @property
+    def build_limits(self) -> DockerBuildLimits:
+        """Return what one image may use while it is built."""
+        return DockerBuildLimits(
+            time_s=self.build_seconds,
+            log_lines=self.build_log_lines,
+            memory_bytes=self.build_memory_bytes,
+            cpus=self.build_cpus,
+            processes=self.build_processes,
+            min_free_bytes=self.build_min_free_bytes,
+            image_bytes=self.image_max_bytes,
+        )
+
+    @property
+    def build_allowed_ranges(self) -> tuple[str, ...]:
+        """Return the private IPv4 ranges that builds may reach."""
+        ranges = filter(None, (part.strip() for part in self.build_allowed.split(",")))
+        return tuple(str(ipaddress.IPv4Network(part)) for part in ranges)
 
     @property
     def tao_usd_micros(self) -> int:

@@ -22,6 +22,20 @@ class Artefact:
     archive_bytes: int
 
 
+@dataclass(frozen=True)
+class DockerBuildLimits:
+    """What one image may use while it is built, and how large it may become."""
+
+    time_s: float = 3600.0
+    log_bytes: int = 16 * 1024 * 1024
+    log_lines: int = 50_000
+    memory_bytes: int = 8 * 1024**3
+    cpus: float = 2.0
+    processes: int = 2048
+    min_free_bytes: int = 5 * 1024**3
+    image_bytes: int = 40 * 1024**3
+
+
 class BuildFailed(Exception):
     """A build ended without an image; the text is shown to the developer as the status."""
 

@@ -33,7 +33,13 @@ from chutes_core.engine.failures import explained
 from chutes_core.engine.firewall import Firewall, host_resolvers, rules_for
 from chutes_core.engine.networks import ensure_networks
 from chutes_core.engine.pull import pull
-from chutes_core.validator.catalog.builder import Artefact, BuildFailed, BuildStopped, Log
+from chutes_core.validator.catalog.builder import (
+    Artefact,
+    BuildFailed,
+    BuildStopped,
+    DockerBuildLimits,
+    Log,
+)
 from chutes_core.validator.catalog.context import DOCKERFILE, tar_of_bundle, tar_of_files
 from chutes_core.validator.catalog.dockerfile import bases
 from chutes_core.validator.catalog.layer import layer_dockerfile
@@ -45,20 +51,6 @@ MIN_PYTHON = (3, 10)
 MAX_STATUS = 3000
 _HOST_FAULTS = frozenset(("engine_unreachable", "engine_timeout", "firewall_unavailable"))
 REPOSITORY = "chutes-built"
-
-
-@dataclass(frozen=True)
-class DockerBuildLimits:
-    """What one image may use while it is built, and how large it may become."""
-
-    time_s: float = 3600.0
-    log_bytes: int = 16 * 1024 * 1024
-    log_lines: int = 50_000
-    memory_bytes: int = 8 * 1024**3
-    cpus: float = 2.0
-    processes: int = 2048
-    min_free_bytes: int = 5 * 1024**3
-    image_bytes: int = 40 * 1024**3
 
 
 @dataclass(frozen=True)

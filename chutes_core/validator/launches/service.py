@@ -20,6 +20,7 @@ from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.ports import ChainView, Changed, Miner
+from chutes_core.validator.launches.transfers import image_ref
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.launches.wanted import Wanted
 from chutes_core.validator.store.database import Store
@@ -143,8 +144,8 @@ class Launches:
         chute = self._wanted.require(
             request.chute_id, request.version, gpu_class, len(uuids), now_s
         )
-        image = self._image(chute)
         launch_id, ticket, keys = new_id(), secrets.token_bytes(KEY_BYTES), KeyPair.generate()
+        image = image_ref(self._image(chute), request.runtime, launch_id, ticket)
         launch = Launch(
             launch_id=launch_id,
             chute_id=chute.chute_id,
@@ -205,7 +206,7 @@ class Launches:
         self,
         launch: Launch,
         chute: Chute,
-        image: Image,
+        image: ImageRef,
         keys: KeyPair,
         ticket: bytes,
         request: LaunchRequest,
@@ -218,14 +219,7 @@ class Launches:
             version=chute.version,
             chute_name=chute.name,
             gpu_uuids=launch.gpu_uuids,
-            image=ImageRef(
-                image_id=image.image_id,
-                name=image.full_name,
-                kind=request.runtime,
-                path=f"/miner/images/{image.image_id}/bundle",
-                sha256=image.bundle_sha256,
-                size_bytes=image.bundle_bytes,
-            ),
+            image=image,
             profile=launch.profile,
             allow_external_egress=chute.allow_external_egress,
             listen_deadline_s=self._limits.listen_deadline_s,
