@@ -108,6 +108,15 @@ class Firewall:
     def __init__(self, run: Run | None = None) -> None:
         self._run = run or _run
 
+    def check(self) -> None:
+        """Check that rules could be set, without setting any.
+
+        Raises:
+            Unavailable: ``firewall_unavailable``.
+        """
+        for chain in ("INPUT", "DOCKER-USER"):
+            self._iptables("iptables", "-S", chain, (), must=True)
+
     def ensure(self, rules: Sequence[Rule]) -> int:
         """Set the rules that are missing and return how many were.
 

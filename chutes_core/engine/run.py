@@ -10,6 +10,7 @@ Sync; the miner calls it from threads.
 
 import hashlib
 import re
+import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -45,7 +46,7 @@ class Limits:
     shm_bytes: int = 1024 * _MIB
     tmp_bytes: int = 2048 * _MIB
     home_bytes: int = 2048 * _MIB
-    open_files: int = 65536
+    open_files: int = 16384
 
 
 @dataclass(frozen=True)
@@ -265,8 +266,13 @@ class Containers:
 
 
 def host_options(spec: ContainerSpec) -> dict[str, object]:
-    """Return the hardening of a container, as arguments of the SDK's HostConfig. Pure."""
+    """Return the hardening of a container, as arguments of the SDK's HostConfig.
+
+    Open files are bounded by this process's own hard limit too, which an engine on the same host
+    has as well and may not exceed.
+    """
     limits = spec.limits
+    files = min(limits.open_files, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     owned = f"uid={USER_ID},gid={USER_ID}"
     return {
         "network_mode": spec.inside.name,
@@ -274,7 +280,7 @@ def host_options(spec: ContainerSpec) -> dict[str, object]:
         "security_opt": ["no-new-privileges:true"],
         "read_only": True,
         "tmpfs": {
-            TMP: f"rw,nosuid,nodev,exec,size={limits.tmp_bytes},mode=1777",
+            TMP: f"rw,nosuid,nodev,exec,size={limits.tmp_bytes},mode=1777,{owned}",
             HOME: f"rw,nosuid,nodev,exec,size={limits.home_bytes},mode=0700,{owned}",
         },
         "mem_limit": limits.memory_bytes,
@@ -283,7 +289,7 @@ def host_options(spec: ContainerSpec) -> dict[str, object]:
         "pids_limit": limits.pids,
         "shm_size": limits.shm_bytes,
         "ulimits": [
-            Ulimit(name="nofile", soft=limits.open_files, hard=limits.open_files),
+            Ulimit(name="nofile", soft=files, hard=files),
             Ulimit(name="core", soft=0, hard=0),
         ],
         "init": True,
