@@ -23,6 +23,9 @@ PING_TIMEOUT_S = 5
 CALL_TIMEOUT_S = 60
 MAX_SOCKET_PATH = 107  # bytes of sockaddr_un.sun_path, less its NUL
 
+Engine = docker.DockerClient
+"""A live engine, for rooms that hold one and never import the SDK."""
+
 
 def connect(
     docker_host: str | None = None, *, timeout_s: int = CALL_TIMEOUT_S

@@ -16,7 +16,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import docker
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError, Unavailable
@@ -29,6 +28,7 @@ from chutes_core.engine.build import (
 )
 from chutes_core.engine.cgroup import build_cgroup
 from chutes_core.engine.check import ImageFacts, PythonFacts, image_facts, python_facts
+from chutes_core.engine.connect import Engine
 from chutes_core.engine.failures import explained
 from chutes_core.engine.firewall import Firewall, host_resolvers, rules_for
 from chutes_core.engine.networks import ensure_networks
@@ -81,7 +81,7 @@ class DockerBuilder:
     def __init__(
         self,
         blobs: Blobs,
-        connect: Callable[[], docker.DockerClient],
+        connect: Callable[[], Engine],
         guard: Guard,
         limits: DockerBuildLimits | None = None,
         firewall: Firewall | None = None,
@@ -155,7 +155,7 @@ class DockerBuilder:
             with self._lock:
                 self._running.discard(build)
 
-    def _network(self, client: docker.DockerClient) -> str:
+    def _network(self, client: Engine) -> str:
         """Return the guarded network, with its rules set anew where they were lost."""
         networks = ensure_networks(client, self._guard.owner)
         rules = rules_for(
@@ -176,7 +176,7 @@ class _Job:
     def __init__(
         self,
         builder: DockerBuilder,
-        client: docker.DockerClient,
+        client: Engine,
         network: str,
         image: Image,
         log: Log,

@@ -1,0 +1,190 @@
+"""Archives of images fetched from validators: streamed, and taken up again where they broke off.
+
+Path: a grant's ImageRef (kind ``docker``) -> `Archives.fetch` -> the runtime loads the file. The
+answer is not signed, as a stream cannot be; the grant was, and holds the SHA-256. Invariant: a file
+under its final name has that hash; what was fetched before a break is kept and asked for no second
+time (Range), unless it turns out to be wrong as a whole; memory stays flat.
+"""
+
+import asyncio
+import hashlib
+import os
+import shutil
+from collections.abc import Callable
+from io import FileIO
+from pathlib import Path
+
+import aiohttp
+
+from chutes_core.base.errors import (
+    ChutesError,
+    Exhausted,
+    ProtocolError,
+    TimedOut,
+    TooLarge,
+    Unavailable,
+)
+from chutes_core.wire.control import ImageRef
+
+MAX_ARCHIVE_BYTES = 80 * 1024**3
+TRIES = 5
+PAUSE_S = 1.0
+SILENCE_S = 60.0
+"""How long a transfer may stand still; the launch's own deadline bounds it as a whole."""
+CHUNK_BYTES = 256 * 1024
+_PREFIX = "/launches/"
+
+
+class Archives:
+    """The folder of fetched archives.
+
+    Args:
+        directory: made if missing; half-fetched files stay in it over a restart.
+        tries: how often a broken transfer is taken up again without any new byte.
+        pause_s: between two tries.
+    """
+
+    def __init__(self, directory: Path, *, tries: int = TRIES, pause_s: float = PAUSE_S) -> None:
+        self._directory = directory
+        self._tries = tries
+        self._pause_s = pause_s
+        self._locks: dict[str, asyncio.Lock] = {}
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    async def fetch(self, url: str, image: ImageRef) -> Path:
+        """Return the archive's file, fetched from the validator at ``url`` where it is missing.
+
+        Raises:
+            ProtocolError: ``bad_image_ref``, ``archive_mismatch``, ``bad_answer``.
+            Unavailable: ``disk_full``, ``peer_unreachable``. TimedOut: ``peer_timeout``.
+            Exhausted: ``transfers_busy``.
+        """
+        _check(image)
+        path = self._directory / f"{image.sha256}.tar"
+        async with self._locks.setdefault(image.sha256, asyncio.Lock()):
+            if not await asyncio.to_thread(path.exists):
+                part = path.with_suffix(".part")
+                await self._fetch(url, image, part)
+                await asyncio.to_thread(_keep, part, path, image)
+        return path
+
+    def forget(self, sha256: str) -> None:
+        """Remove an archive, fetched or half-fetched; the engine has it, or nobody wants it."""
+        for suffix in (".tar", ".part"):
+            (self._directory / f"{sha256}{suffix}").unlink(missing_ok=True)
+
+    async def _fetch(self, url: str, image: ImageRef, part: Path) -> None:
+        """Ask for what is missing until nothing is; progress resets the count of tries."""
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_S)
+        failed = 0
+        async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
+            while (have := await asyncio.to_thread(_size, part)) < image.size_bytes:
+                try:
+                    await self._fetch_rest(session, url, image, part, have)
+                except (Unavailable, Exhausted) as error:
+                    if error.code == "disk_full":
+                        raise
+                    got_more = await asyncio.to_thread(_size, part) > have
+                    failed = 1 if got_more else failed + 1
+                    if failed >= self._tries:
+                        raise
+                    await asyncio.sleep(self._pause_s * failed)
+
+    async def _fetch_rest(
+        self, session: aiohttp.ClientSession, url: str, image: ImageRef, part: Path, have: int
+    ) -> None:
+        headers = {"Authorization": f"Launch {image.token}"}
+        if have:
+            headers |= {"Range": f"bytes={have}-", "If-Range": f'"{image.sha256}"'}
+        try:
+            async with session.get(
+                url + image.path, headers=headers, allow_redirects=False
+            ) as response:
+                if response.status not in (200, 206):
+                    raise await _refusal(response)
+                start = have if response.status == 206 else 0
+                await asyncio.to_thread(_room_for, part.parent, image.size_bytes - start)
+                await _write(response, part, start, image.size_bytes)
+        except (TimeoutError, asyncio.TimeoutError) as error:
+            raise TimedOut("peer_timeout", f"{url} sends nothing for {SILENCE_S:.0f} s") from error
+        except aiohttp.ClientError as error:
+            raise Unavailable("peer_unreachable", f"the transfer broke off: {error}") from error
+
+
+async def _write(response: aiohttp.ClientResponse, part: Path, start: int, size_bytes: int) -> None:
+    file = await asyncio.to_thread(_open_at, part, start)
+    try:
+        async for chunk in response.content.iter_chunked(CHUNK_BYTES):
+            start += len(chunk)
+            if start > size_bytes:
+                raise ProtocolError("archive_mismatch", "the archive is longer than was granted")
+            await asyncio.to_thread(_on_disk(file.write), chunk)
+    finally:
+        await asyncio.to_thread(file.close)
+
+
+def _check(image: ImageRef) -> None:
+    if not image.path.startswith(_PREFIX) or ".." in image.path or not image.token.isascii():
+        raise ProtocolError("bad_image_ref", "the image's path leads elsewhere")
+    if image.size_bytes > MAX_ARCHIVE_BYTES:
+        raise TooLarge("bad_image_ref", f"the archive is over {MAX_ARCHIVE_BYTES} bytes")
+
+
+async def _refusal(response: aiohttp.ClientResponse) -> ChutesError:
+    raw = await response.content.read(4096)
+    text = f"the validator answered {response.status}: {raw.decode(errors='replace')[:300]}"
+    if response.status == 429:
+        return Exhausted("transfers_busy", text)
+    if response.status >= 500:
+        return Unavailable("peer_unreachable", text)
+    return ProtocolError("bad_answer", text)
+
+
+def _open_at(part: Path, start: int) -> FileIO:
+    file = part.open("r+b" if part.exists() else "w+b", buffering=0)
+    file.truncate(start)
+    file.seek(start)
+    return file
+
+
+def _size(part: Path) -> int:
+    return part.stat().st_size if part.exists() else 0
+
+
+def _room_for(directory: Path, size_bytes: int) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < size_bytes:
+        raise _full(f"{size_bytes} bytes are needed under {directory}, {free} are free")
+
+
+def _on_disk(write: Callable[[memoryview], int | None]) -> Callable[[bytes], None]:
+    def checked(chunk: bytes) -> None:
+        view = memoryview(chunk)
+        try:
+            while view:
+                view = view[write(view) or 0 :]  # a raw file may take less than it is given
+        except OSError as error:
+            raise _full(str(error)) from error
+
+    return checked
+
+
+def _full(text: str) -> Unavailable:
+    return Unavailable(
+        "disk_full",
+        f"an image's archive cannot be written: {text}",
+        hint="free space under the miner's data_dir",
+    )
+
+
+def _keep(part: Path, path: Path, image: ImageRef) -> None:
+    """Check the whole file and give it its name; a wrong one is thrown away."""
+    digest = hashlib.sha256()
+    with part.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            digest.update(chunk)
+        os.fsync(file.fileno())
+    if digest.hexdigest() != image.sha256:
+        part.unlink()
+        raise ProtocolError("archive_mismatch", "the archive is not the one that was granted")
+    part.replace(path)
