@@ -26,6 +26,8 @@ except ImportError as error:
 __all__ = ["WORKSPACE_BYTES", "FillMemory", "device_info", "require_device", "torch"]
 
 WORKSPACE_BYTES = 512 << 20
+IDLE_PERCENT = 95
+"""A device with so much of its memory free is taken to be ours alone."""
 
 
 def require_device(choice: Choice) -> "torch.device":
@@ -97,6 +99,18 @@ class FillMemory:
                 raise self.exhausted(rows) from error
         self._used = rows
         return self._rows[:rows]
+
+    def reserve(self, rows: int, memory_bytes: int) -> None:
+        """Take the memory of a fill ahead of it, where nobody else holds any of the device's.
+
+        Beside a loaded model nothing is taken: the next fill takes only what it needs.
+        """
+        if self._device.type != "cuda" or self._rows is not None:
+            return
+        free_bytes, _ = torch.cuda.mem_get_info(self._device)
+        if free_bytes * 100 >= memory_bytes * IDLE_PERCENT:
+            self.take(rows)
+            self._used = 0
 
     def exhausted(self, rows: int) -> NotEnoughMemory:
         """The error that names what was asked and what is free."""

@@ -1,37 +1,40 @@
-"""The Triton backend: three kernels over chunks of rows; see `triton_kernels`.
+"""The Triton backend: fused kernels over chunks of rows; see `triton_kernels`, `gluon_kernels`.
 
-Needs torch with CUDA, Triton and, on the first call, a compiler or a filled kernel cache.
+Needs torch with CUDA, Triton and, on the first call, a C compiler or a filled kernel cache.
 
-Status: its answers equal the numpy verifier's in Triton's interpreter on a CPU; not yet run or
-timed on CUDA.
+A fill runs chunk by chunk: the first layer into a buffer, then T layers: on Hopper in one launch
+(`gluon_kernels`), elsewhere a launch a layer, back and forth between two buffers. A stage is one
+upload, two kernels and one download; the host waits once.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from graval import prf
 from graval.challenge import DeviceInfo
-from graval.errors import BackendUnavailable
-from graval.profile import MAX_TAGS, Profile
+from graval.errors import BackendUnavailable, ProtocolViolation
+from graval.profile import MAX_TAGS, PROFILES, Profile
 from graval.prover import cuda
 from graval.prover.backend import Choice, Found
 from graval.prover.cuda import torch
+from graval.prover.tuning import Tuning, for_capability
 
 try:
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
     from graval.prover import triton_kernels as kernels
 except ImportError as error:
     raise BackendUnavailable(
         "triton_missing", f"the triton backend needs Triton: {error}", hint="use --backend torch"
     ) from error
 
-CHUNK_ROWS = 1 << 16  # two int8 buffers of 64 MiB
-LAYER_TILE = {"BLOCK_M": 128, "BLOCK_N": 128, "BLOCK_K": 128}
-LAYER_LAUNCH = {"num_warps": 4, "num_stages": 3}
-SCAN_TILE = {"BLOCK_M": 64, "BLOCK_K": 512}
-LANE_COLUMNS = 16  # the least width of a tensor-core tile; the surplus lanes are zero
+FIRST_ROWS = 8  # rows of a program of the first layer
+CHUNK_STEP = 256  # chunks are a multiple of every tile's rows
+TAG_COLUMNS = 2 * prf.LANES
 HIT_CAPACITY = 4 * MAX_TAGS
-_WARM_ROWS = 2 * CHUNK_ROWS
+_WARM_TAGS = 24
 
 
 def open_device(choice: Choice) -> "TritonBackend":
@@ -42,16 +45,19 @@ def open_device(choice: Choice) -> "TritonBackend":
     """
     device = cuda.require_device(choice)
     torch.cuda.set_device(device)
-    return TritonBackend(device, cuda.device_info(device, "triton"))
+    major, _ = torch.cuda.get_device_capability(device)
+    return TritonBackend(device, cuda.device_info(device, "triton"), for_capability(major))
 
 
 class TritonBackend:
     """Rows in a torch tensor, computed by Triton; see `graval.prover.backend.Backend`."""
 
-    def __init__(self, device: "torch.device", info: DeviceInfo) -> None:
+    def __init__(self, device: "torch.device", info: DeviceInfo, tuning: Tuning) -> None:
         self._device = device
         self._info = info
         self._memory = cuda.FillMemory(device)
+        self._layers = Layers(device, info.sm_count, tuning)
+        self._scan = Scan(device, info.sm_count, tuning)
 
     def device_info(self) -> DeviceInfo:
         """The device as torch and the driver describe it."""
@@ -62,9 +68,10 @@ class TritonBackend:
         return self._memory.rows_for(profile, self._info.memory_bytes)
 
     def warm_up(self) -> None:
-        """Start CUDA and compile the kernels on a small fill."""
-        self.fill(bytes(32), 2, _WARM_ROWS)
-        self.find(prf.query(bytes(32), 24), np.zeros(24, dtype=np.uint64))
+        """Start CUDA, compile the kernels and, on an otherwise idle device, take its memory."""
+        self._memory.reserve(self.rows_for(PROFILES["admission"]), self._info.memory_bytes)
+        self.fill(bytes(32), 2, 2 * self._layers.chunk_rows + 1)
+        self.find(prf.query(bytes(32), _WARM_TAGS), np.zeros(_WARM_TAGS, dtype=np.uint64))
 
     def fill(self, seed: bytes, layers: int, rows: int) -> None:
         """Compute the rows, chunk by chunk.
@@ -72,83 +79,231 @@ class TritonBackend:
         Raises:
             NotEnoughMemory: the device cannot hold them.
         """
-        key = prf.fill_key(seed, layers)
         held = self._memory.take(rows)
+        key = prf.fill_key(seed, layers)
         try:
-            self._fill(key, held)
+            self._layers.fill(key, held)
         except torch.OutOfMemoryError as error:
             raise self._memory.exhausted(rows) from error
 
-    def _fill(self, key: prf.FillKey, held: Any) -> None:
-        weights = self._put(key.weights_out_in)  # (N out, N in)
-        k, c = self._put(key.k.view(np.int32)), self._put(key.c.view(np.int32))
-        chunk = min(CHUNK_ROWS, len(held))
-        buffers = [torch.empty((chunk, prf.N), dtype=torch.int8, device=self._device)
-                   for _ in (0, 1)]  # fmt: skip
-        for at in range(0, len(held), CHUNK_ROWS):
-            out = held[at : at + CHUNK_ROWS]  # (m, N)
-            x = buffers[0][: len(out)]
-            kernels.first_layer[(len(out),)](
-                x.view(torch.int32), at, k, C1=prf.C1, C2=prf.C2, num_warps=2
-            )
-            for t in range(key.layers):
-                y = out if t == key.layers - 1 else buffers[(t + 1) % 2][: len(out)]
-                self._layer(x, weights, y, c[t:])
-                x = y
-        self._synchronise()
-
-    def _layer(self, x: Any, weights: Any, out: Any, c: Any) -> None:
-        tiles_m = -(-len(x) // LAYER_TILE["BLOCK_M"])
-        tiles = tiles_m * (prf.N // LAYER_TILE["BLOCK_N"])
-        kernels.layer[(tiles,)](
-            x,
-            weights,
-            out,
-            c,
-            len(x),
-            SCRAMBLE_1=prf.SCRAMBLE_1,
-            SCRAMBLE_2=prf.SCRAMBLE_2,
-            **LAYER_TILE,
-            **LAYER_LAUNCH,
-        )
-
     def find(self, asked: prf.Query, wanted: prf.U64) -> Found:
-        """Scan the memory once for the tags that were asked for."""
-        held = self._memory.filled()
-        lanes = np.zeros((LANE_COLUMNS, prf.N), dtype=np.int8)
-        lanes[: prf.LANES] = asked.lanes
-        offsets = np.zeros((2, LANE_COLUMNS), dtype=np.uint32)
-        offsets[:, : prf.LANES] = asked.a
-        slots = 1 << (len(wanted) - 1).bit_length()
-        sought = np.resize(wanted, slots)  # repeats: a tag sought twice is found once
-        low, high = sought & np.uint64(0xFFFFFFFF), sought >> np.uint64(32)
-        hits = torch.zeros(HIT_CAPACITY, dtype=torch.int64, device=self._device)
-        count = torch.zeros(1, dtype=torch.int32, device=self._device)
-        kernels.scan[(-(-len(held) // SCAN_TILE["BLOCK_M"]),)](
-            held,
-            self._put(lanes),
-            self._put(offsets.view(np.int32)),
-            self._put(low.astype(np.uint32).view(np.int32)),
-            self._put(high.astype(np.uint32).view(np.int32)),
-            hits,
-            count,
-            len(held),
-            CAPACITY=HIT_CAPACITY,
-            SLOTS=slots,
-            LANES=prf.LANES,
-            COLUMNS=LANE_COLUMNS,
-            **SCAN_TILE,
-        )
-        indices = hits[: int(count.item())].sort().values  # (m,)
-        return Found(tuple(indices.tolist()), held[indices].cpu().numpy())
+        """Scan the memory once for the tags that were asked for.
+
+        Raises:
+            ProtocolViolation: nothing is filled, or more rows match than there can be tags.
+        """
+        return self._scan.find(self._memory.filled(), asked, wanted)
 
     def release(self) -> None:
         """Give the memory back."""
+        self._layers.release()
         self._memory.release()
 
-    def _put(self, array: Any) -> Any:
-        return torch.from_numpy(np.array(array)).to(self._device)  # a copy: torch wants it writable
 
-    def _synchronise(self) -> None:
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
+@dataclass(frozen=True)
+class _Lane:
+    """What one chunk in flight needs: a stream and buffers int8 (chunk, N); y is None on Hopper."""
+
+    stream: Any
+    x: Any
+    y: Any
+
+
+class Layers:
+    """The row function in bulk.
+
+    Args:
+        device: where.
+        sm_count: of the device.
+        tuning: how the kernels are cut.
+    """
+
+    def __init__(self, device: "torch.device", sm_count: int, tuning: Tuning) -> None:
+        self._device = device
+        self._tuning = tuning
+        self._programs = sm_count * tuning.programs
+        self.chunk_rows = -(-sm_count * tuning.chunk_rows // CHUNK_STEP) * CHUNK_STEP
+        self._lanes: list[_Lane] = []
+
+    def fill(self, key: prf.FillKey, held: Any) -> None:
+        """Compute all rows of held: int8 (rows, N). Returns when they are there."""
+        weights = _put(key.weights_out_in, self._device)  # (N out, N in)
+        k = _put(key.k.view(np.int32), self._device)
+        c = _put(key.c.view(np.int32), self._device)
+        _synchronise(self._device)  # the uploads, before other streams use them
+        for number, at in enumerate(range(0, len(held), self.chunk_rows)):
+            lane = self._lane(number % self._tuning.streams)
+            rows = min(self.chunk_rows, len(held) - at)
+            with torch.cuda.stream(lane.stream):
+                kernels.first_layer[(-(-rows // FIRST_ROWS),)](
+                    lane.x.view(torch.int32), at, k, C1=prf.C1, C2=prf.C2, BLOCK_M=FIRST_ROWS
+                )
+                if self._tuning.hopper:
+                    self._all_layers(lane, weights, c, held, at, rows)
+                else:
+                    self._layer_by_layer(lane, weights, c, held[at : at + rows])
+        _synchronise(self._device)
+
+    def release(self) -> None:
+        """Give the buffers back."""
+        self._lanes = []
+
+    def _lane(self, number: int) -> _Lane:
+        if number == len(self._lanes):
+            shape = (self.chunk_rows, prf.N)
+            x = torch.empty(shape, dtype=torch.int8, device=self._device)
+            y = None if self._tuning.hopper else torch.empty_like(x)
+            stream = torch.cuda.Stream(self._device) if self._tuning.streams > 1 else None
+            self._lanes.append(_Lane(stream, x, y))
+        return self._lanes[number]
+
+    def _all_layers(
+        self, lane: _Lane, weights: Any, c: Any, held: Any, at: int, rows: int
+    ) -> None:
+        from graval.prover import gluon_kernels as hopper  # sm_90 only
+
+        pairs = -(-rows // hopper.PAIR_ROWS)
+        programs = min(self._programs, pairs)
+        hopper.all_layers[(programs,)](
+            hopper.tiled(lane.x),
+            hopper.tiled(weights),
+            hopper.tiled(held),
+            c,
+            at,
+            pairs,
+            programs,
+            len(c),
+            SCRAMBLE_1=prf.SCRAMBLE_1,
+            SCRAMBLE_2=prf.SCRAMBLE_2,
+            STAGES=self._tuning.stages,
+            num_warps=4,
+        )
+
+    def _layer_by_layer(self, lane: _Lane, weights: Any, c: Any, out: Any) -> None:
+        m, n, depth = self._tuning.block
+        programs = min(self._programs, -(-len(out) // m) * (prf.N // n))
+        x, y = lane.x, lane.y
+        for t in range(len(c)):
+            kernels.layer[(programs,)](
+                TensorDescriptor.from_tensor(x, [m, depth]),
+                TensorDescriptor.from_tensor(weights, [n, depth]),
+                out if t == len(c) - 1 else y,
+                c,
+                t,
+                len(out),
+                programs,
+                SCRAMBLE_1=prf.SCRAMBLE_1,
+                SCRAMBLE_2=prf.SCRAMBLE_2,
+                BLOCK_M=m,
+                BLOCK_N=n,
+                BLOCK_K=depth,
+                COLUMN_TILES=prf.N // n,
+                FLATTEN=self._tuning.flatten,
+                num_warps=self._tuning.warps,
+                num_stages=self._tuning.stages,
+            )
+            x, y = y, x
+
+
+class Scan:
+    """One pass over all rows for a stage's tags.
+
+    Args:
+        device: where.
+        sm_count: of the device.
+        tuning: how the kernel is cut.
+    """
+
+    def __init__(self, device: "torch.device", sm_count: int, tuning: Tuning) -> None:
+        self._device = device
+        self._tuning = tuning
+        self._programs = sm_count * tuning.scan_programs
+        on_host = {"pin_memory": device.type == "cuda"}
+        slots = MAX_TAGS
+        # upload: lanes twice, offsets, wanted; download: the first hit rows, then the hits
+        self._asked = torch.empty(
+            TAG_COLUMNS * prf.N + 4 * (TAG_COLUMNS + 2 * slots), dtype=torch.uint8, **on_host
+        )
+        self._asked_there = torch.empty_like(self._asked, device=device)
+        self._reply = torch.empty(
+            slots * prf.N + 8 * (1 + HIT_CAPACITY), dtype=torch.uint8, **on_host
+        )
+        self._reply_there = torch.empty_like(self._reply, device=device)
+
+    def find(self, held: Any, asked: prf.Query, wanted: prf.U64) -> Found:
+        """The rows of held, int8 (rows, N), whose tag is among wanted: uint64 (slots,).
+
+        Raises:
+            ProtocolViolation: more rows match than there can be tags.
+        """
+        slots = 1 << (len(wanted) - 1).bit_length()
+        self._upload(asked, np.resize(wanted, slots))  # repeats: a tag sought twice is found once
+        lanes, offsets, sought = self._asked_views(slots)
+        hits, found = self._reply_views(self._reply_there)
+        hits[:1].zero_()
+        tile = self._tuning.scan_rows
+        programs = min(self._programs, -(-len(held) // tile))
+        kernels.scan[(programs,)](
+            TensorDescriptor.from_tensor(held, [tile, prf.N]),
+            lanes,
+            offsets,
+            sought,
+            hits,
+            len(held),
+            programs,
+            CAPACITY=HIT_CAPACITY,
+            SLOTS=slots,
+            LANES=prf.LANES,
+            COLUMNS=TAG_COLUMNS,
+            BLOCK_M=tile,
+            STAGES=self._tuning.scan_stages,
+            num_warps=self._tuning.scan_warps,
+        )
+        kernels.gather[(MAX_TAGS,)](held.view(torch.int32), hits, found.view(torch.int32))
+        self._reply.copy_(self._reply_there, non_blocking=True)
+        _synchronise(self._device)
+        return self._download()
+
+    def _upload(self, asked: prf.Query, sought: prf.U64) -> None:
+        words = sought.astype("<u8").view("<u4").reshape(-1, 2)  # (slots, 2): low, high
+        data = b"".join(
+            (
+                asked.lanes.tobytes() * 2,
+                asked.a.astype("<u4").tobytes(),  # (2, LANES)
+                np.ascontiguousarray(words.T).tobytes(),  # (2, slots)
+            )
+        )
+        self._asked[: len(data)].numpy()[:] = np.frombuffer(data, dtype=np.uint8)
+        self._asked_there.copy_(self._asked, non_blocking=True)
+
+    def _asked_views(self, slots: int) -> tuple[Any, Any, Any]:
+        lanes_end = TAG_COLUMNS * prf.N
+        offsets_end = lanes_end + 4 * TAG_COLUMNS
+        there = self._asked_there
+        return (
+            there[:lanes_end].view(torch.int8),
+            there[lanes_end:offsets_end].view(torch.int32),
+            there[offsets_end : offsets_end + 8 * slots].view(torch.int32),
+        )
+
+    def _reply_views(self, reply: Any) -> tuple[Any, Any]:
+        rows_end = MAX_TAGS * prf.N
+        return reply[rows_end:].view(torch.int64), reply[:rows_end].view(torch.int8)
+
+    def _download(self) -> Found:
+        hits, found = (view.numpy() for view in self._reply_views(self._reply))
+        count = int(hits[0])
+        if count > MAX_TAGS:
+            raise ProtocolViolation("too_many_rows", f"{count} rows match at most {MAX_TAGS} tags")
+        order = np.argsort(hits[1 : 1 + count])
+        indices = hits[1 : 1 + count][order]
+        return Found(tuple(int(i) for i in indices), found.reshape(-1, prf.N)[order])
+
+
+def _put(array: Any, device: "torch.device") -> Any:
+    return torch.from_numpy(np.array(array)).to(device)  # a copy: torch wants it writable
+
+
+def _synchronise(device: "torch.device") -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
