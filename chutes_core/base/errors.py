@@ -5,6 +5,8 @@ them into a status or an exit code. Invariant: a message never holds a secret, a
 stable snake_case identifier that clients may compare with.
 """
 
+from chutes_core.base.hints import HINTS
+
 
 class ChutesError(Exception):
     """Base of all errors of this project.
@@ -12,7 +14,7 @@ class ChutesError(Exception):
     Args:
         code: stable snake_case identifier, e.g. ``insufficient_balance``.
         message: what happened, in one sentence, without secrets.
-        hint: what to do next; empty when there is nothing to do.
+        hint: what to do next; without one, that of the code (base/hints), if there is any.
         facts: values a program may want (ids, limits), JSON-serialisable.
     """
 
@@ -20,7 +22,7 @@ class ChutesError(Exception):
         super().__init__(message)
         self.code = code
         self.message = message
-        self.hint = hint
+        self.hint = hint or HINTS.get(code, "")
         self.facts = facts
 
     def __str__(self) -> str:

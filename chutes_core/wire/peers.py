@@ -42,6 +42,9 @@ _BY_STATUS: dict[int, type[ChutesError]] = {
     422: Invalid,
     429: Exhausted,
 }
+# Answered before the caller was proven, so there is no nonce to sign over. Whoever can put such an
+# answer on the wire could as well have cut the connection.
+_UNPROVEN = frozenset((400, 401, 408, 413, 429, 431, 503))
 
 
 class SignedClient:
@@ -137,7 +140,7 @@ class SignedClient:
             raise Unavailable(
                 "peer_unreachable", f"{base_url} cannot be reached: {error}"
             ) from error
-        if status != 401:  # a caller that is not authenticated cannot be answered over its nonce
+        if status not in _UNPROVEN:
             verify_reply(
                 answered,
                 data,

@@ -4,10 +4,11 @@ Unknown fields are ignored here and only here: the public client sends some that
 us. Fields that ask for what this validator cannot give yet are refused, never dropped silently.
 """
 
+import unicodedata
 from decimal import Decimal
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator
 
 from chutes_core.base.errors import Invalid
 from chutes_core.base.units import USD_MICROS_PER_USD
@@ -17,6 +18,16 @@ from chutes_core.validator.domain.chutes import Cord, Selector
 from chutes_core.wire.model import RecordId
 
 Short = Annotated[str, Field(max_length=200)]
+
+
+def _one_line(text: str) -> str:
+    """Refuse control characters: what is shown in lists and logs must not steer a terminal."""
+    if any(unicodedata.category(letter) in ("Cc", "Cf", "Zl", "Zp") for letter in text):
+        raise ValueError("the text holds a control character")
+    return text
+
+
+OneLine = Annotated[str, AfterValidator(_one_line)]
 
 
 class Form(BaseModel):
@@ -54,7 +65,7 @@ class ScopeForm(Form):
 class KeyForm(Form):
     """POST /api_keys/."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: OneLine = Field(min_length=1, max_length=64)
     admin: bool = False
     scopes: list[ScopeForm] | None = Field(default=None, max_length=100)
 
@@ -127,7 +138,7 @@ class ChuteForm(Form):
     filename: Short
     ref_str: Short
     code: str
-    tagline: str | None = ""
+    tagline: OneLine | None = ""
     readme: str | None = ""
     public: bool = False
     standard_template: Short | None = None
