@@ -30,6 +30,10 @@ _CONVICTION = (
 Method = Callable[..., Any]
 
 
+class _Map(dict[Any, Any]):
+    """A BTreeMap, complete as it is; other mappings are structs."""
+
+
 class RuntimeApis:
     """Answers runtime API calls at one block.
 
@@ -90,6 +94,8 @@ class RuntimeApis:
 
     def _shape(self, type_name: str, result: Any) -> Any:
         """Complete structs with empty fields, in Options, lists and tuples too."""
+        if isinstance(result, _Map):
+            return dict(result)
         if isinstance(result, Mapping):
             return self._fill(self._codec.unwrap_option(type_name), result)
         element = self._codec.element(type_name) if isinstance(result, list) else None
@@ -274,8 +280,30 @@ def _stake_methods() -> dict[str, Method]:
         prefix + "get_stake_info_for_coldkey": facts.stake_records,
         prefix + "get_stake_info_for_coldkeys": of_coldkeys,
         prefix + "get_stake_info_for_hotkey_coldkey_netuid": facts.stake_record,
+        prefix + "get_stake_availability_for_coldkeys": _availability,
         prefix + "get_stake_fee": lambda _view, *_ignored: 0,
     }
+
+
+def _availability(view: StateView, coldkeys: list[str], netuids: list[int] | None) -> "_Map":
+    """Return total, locked and available stake by coldkey and subnet; nothing is ever locked."""
+    found = _Map()
+    for coldkey in coldkeys:
+        sums: dict[int, int] = {}
+        for record in facts.stake_records(view, coldkey):
+            netuid = int(record["netuid"])
+            if netuids is None or netuid in netuids:
+                sums[netuid] = sums.get(netuid, 0) + int(record["stake"])
+        found[coldkey] = {
+            netuid: {"total": total, "locked": 0, "available": total}
+            for netuid, total in sorted(sums.items())
+        }
+    return found
+
+
+def _quote(_view: StateView, _netuid: int, value: int) -> dict[str, int]:
+    """Return what a swap gives: as much, without fee or slippage."""
+    return {"tao_amount": value, "alpha_amount": value}
 
 
 def _empty_methods(codec: Codec) -> dict[str, Method]:
@@ -294,6 +322,8 @@ def _empty_methods(codec: Codec) -> dict[str, Method]:
     methods: dict[str, Method] = {
         "SwapRuntimeApi_current_alpha_price": lambda _view, _netuid: ALPHA_PRICE_RAO,
         "SwapRuntimeApi_current_alpha_price_all": prices,
+        "SwapRuntimeApi_sim_swap_tao_for_alpha": _quote,
+        "SwapRuntimeApi_sim_swap_alpha_for_tao": _quote,
         "SubnetRegistrationRuntimeApi_get_network_registration_cost": lock_cost,
     }
     for api in ("BetaBasketRuntimeApi", "DelegateInfoRuntimeApi", "StakeInfoRuntimeApi"):

@@ -1,80 +1,20 @@
-"""A minimal epoch: weights become incentive, incentive becomes stake.
+"""An epoch: `yuma` turns weights into scores, scores become stake, the next permits are chosen.
 
-Runs in the first block whose distance from the last epoch reaches the tempo. Incentive is the
-stake-weighted sum of the permitted, active validators' weights, each row normalised, scaled so
-that all incentives sum to at most 65535; zero weights give zero incentive. As in Yuma consensus a
-row counts only towards neurons registered before it was set, and a validator's weight on itself
-does not count. Not as on the chain: no clipping, no bonds, no liquid alpha, only mechanism 0.
-
-Emission, alpha per block: the owner's cut, then half to miners by incentive, half to validators
-by stake among those whose weights counted. What falls to the owner's uid as a miner is burned (the
-convention by which a subnet burns its miners' emission). Invariant: integers only, and no more is
-paid out than was emitted.
+Runs in the first block whose distance from the last epoch reaches the tempo. Emission, alpha per
+block: the owner's cut, then half to miners by incentive, half to validators by dividends. What
+falls to the owner's uid as a miner is burned (the convention by which a subnet burns its miners'
+emission). Simplified: a constant emission for every subnet that has started, no takes, no child
+keys, no root dividends, and nothing is paid where nobody has weights. Invariant: integers only, and
+no more is paid out than was emitted.
 """
 
-from dataclasses import dataclass
-
 from chutes_core.devnet.events import EventLog
-from chutes_core.devnet.pallets.subtensor import neurons, staking
+from chutes_core.devnet.pallets.subtensor import neurons, registration, staking
 from chutes_core.devnet.pallets.subtensor.neurons import PALLET
 from chutes_core.devnet.state import StateView, StateWriter
+from chutes_core.devnet.yuma import PPM, U16_MAX, EpochInput, EpochResult, compute, normalise
 
 ALPHA_PER_BLOCK = 100_000_000  # a tenth of an alpha
-
-_U16_MAX = 65_535
-_SCALE = 1 << 32
-
-
-@dataclass(frozen=True)
-class EpochInput:
-    """What the formula needs, one entry per uid.
-
-    Args:
-        stake: alpha, zero below the subnet's threshold.
-        counts: whether the neuron's weights count: permitted and active.
-        last_update: block of the last weights.
-        registered: block of registration.
-        weights: rows by uid: (target uid, weight).
-    """
-
-    stake: tuple[int, ...]
-    counts: tuple[bool, ...]
-    last_update: tuple[int, ...]
-    registered: tuple[int, ...]
-    weights: dict[int, list[tuple[int, int]]]
-
-
-@dataclass(frozen=True)
-class EpochResult:
-    """Scores per uid; each list sums to at most 65535."""
-
-    incentive: tuple[int, ...]
-    dividends: tuple[int, ...]
-
-
-def compute(given: EpochInput) -> EpochResult:
-    """Return incentive and dividends.
-
-    >>> compute(EpochInput((0, 5, 0), (False, True, False), (0, 9, 0), (0, 0, 0),
-    ...                    {1: [(0, 1), (2, 3)]}))
-    EpochResult(incentive=(16383, 0, 49151), dividends=(0, 65535, 0))
-    """
-    size = len(given.stake)
-    score = [0] * size
-    backing = [0] * size
-    for uid in range(size):
-        row = [
-            (target, weight)
-            for target, weight in given.weights.get(uid, [])
-            if target != uid and weight and given.last_update[uid] > given.registered[target]
-        ]
-        total = sum(weight for _, weight in row)
-        if not (given.counts[uid] and given.stake[uid] and total):
-            continue
-        backing[uid] = given.stake[uid]
-        for target, weight in row:
-            score[target] += given.stake[uid] * weight * _SCALE // total
-    return EpochResult(_normalise(score), _normalise(backing))
 
 
 def is_due(state: StateView, netuid: int, block: int) -> bool:
@@ -89,6 +29,7 @@ def step(state: StateWriter, events: EventLog, block: int) -> list[int]:
     for netuid, added in state.items(PALLET, "NetworksAdded"):
         if not added or netuid == 0:
             continue
+        registration.decay_burn(state, netuid)
         if is_due(state, netuid, block):
             run(state, events, netuid, block)
             ran.append(netuid)
@@ -102,19 +43,20 @@ def run(state: StateWriter, events: EventLog, netuid: int, block: int) -> EpochR
     given = _read(state, netuid, block)
     result = compute(given)
     emission, to_miners = _pay(state, netuid, block, result)
-    top = max(result.incentive, default=0)
     vectors = {
         "Incentive": result.incentive,
         "Dividends": result.dividends,
-        "Consensus": tuple(value * _U16_MAX // top if top else 0 for value in result.incentive),
+        "Consensus": result.consensus,
         "Emission": emission,
         "Active": _active(state, netuid, block, given.last_update),
         "ValidatorPermit": _permits(state, netuid, given.stake),
-        "ValidatorTrust": tuple(_U16_MAX if value else 0 for value in result.dividends),
-        "StakeWeight": _normalise(list(given.stake)),
+        "ValidatorTrust": result.trust,
+        "StakeWeight": normalise(list(given.stake)),
     }
     for item, values in vectors.items():
         state.put(PALLET, item, netuid, list(values))
+    for uid in range(len(given.stake)):
+        state.put(PALLET, "Bonds", netuid, uid, result.bonds.get(uid, []))
     state.put(PALLET, "LastEpochBlock", netuid, block)
     state.put(PALLET, "LastMechansimStepBlock", netuid, block)
     index = int(state.get(PALLET, "SubnetEpochIndex", netuid))
@@ -139,11 +81,16 @@ def _read(state: StateView, netuid: int, block: int) -> EpochInput:
         registered=tuple(
             int(state.get(PALLET, "BlockAtRegistration", netuid, uid)) for uid in range(size)
         ),
-        weights={
-            uid: [(int(t), int(w)) for t, w in state.get(PALLET, "Weights", netuid, uid)]
-            for uid in range(size)
-        },
+        weights={uid: _pairs(state, "Weights", netuid, uid) for uid in range(size)},
+        bonds={uid: _pairs(state, "Bonds", netuid, uid) for uid in range(size)},
+        last_epoch=int(state.get(PALLET, "LastEpochBlock", netuid)),
+        kappa=int(state.get(PALLET, "Kappa", netuid)),
+        bonds_ppm=min(int(state.get(PALLET, "BondsMovingAverage", netuid)), PPM),
     )
+
+
+def _pairs(state: StateView, item: str, netuid: int, uid: int) -> list[tuple[int, int]]:
+    return [(int(target), int(value)) for target, value in state.get(PALLET, item, netuid, uid)]
 
 
 def _pay(
@@ -155,15 +102,15 @@ def _pay(
         return [0] * size, [0] * size
     blocks = block - int(state.get(PALLET, "LastEpochBlock", netuid))
     total = ALPHA_PER_BLOCK * blocks
-    cut = total * int(state.get(PALLET, "SubnetOwnerCut")) // _U16_MAX
+    cut = total * int(state.get(PALLET, "SubnetOwnerCut")) // U16_MAX
     half = (total - cut) // 2
     owner = str(state.get(PALLET, "SubnetOwnerHotkey", netuid))
     hotkeys = [neurons.hotkey_of(state, netuid, uid) for uid in range(size)]
     to_miners = [
-        0 if hotkeys[uid] == owner else half * result.incentive[uid] // _U16_MAX
+        0 if hotkeys[uid] == owner else half * result.incentive[uid] // U16_MAX
         for uid in range(size)
     ]
-    emission = [to_miners[uid] + half * result.dividends[uid] // _U16_MAX for uid in range(size)]
+    emission = [to_miners[uid] + half * result.dividends[uid] // U16_MAX for uid in range(size)]
     for hotkey, alpha in zip(hotkeys, emission, strict=True):
         if alpha:
             staking.emit(state, hotkey, netuid, alpha)
@@ -185,8 +132,3 @@ def _permits(state: StateView, netuid: int, stake: tuple[int, ...]) -> list[bool
     ranked = sorted((uid for uid in range(len(stake)) if stake[uid]), key=lambda u: (-stake[u], u))
     chosen = set(ranked[:limit])
     return [uid in chosen for uid in range(len(stake))]
-
-
-def _normalise(values: list[int]) -> tuple[int, ...]:
-    total = sum(values)
-    return tuple(value * _U16_MAX // total if total else 0 for value in values)

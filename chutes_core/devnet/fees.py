@@ -39,11 +39,17 @@ _COLDKEY_PAYS = frozenset(
         "serve_axon",
         "serve_axon_tls",
         "serve_prometheus",
+        "commit_mechanism_weights",
+        "reveal_mechanism_weights",
+        "batch_set_weights",
+        "batch_commit_weights",
+        "batch_reveal_weights",
     )
 ) | {("Commitments", "set_commitment")}
 _WRAPPERS = {("Proxy", "proxy"), ("Utility", "batch"), ("Utility", "batch_all")} | {
     ("Utility", "force_batch"),
     ("Sudo", "sudo"),
+    ("Sudo", "sudo_unchecked_weight"),
 }
 
 

@@ -83,6 +83,14 @@ def remove_proxy(context: Context, origin: Origin, call: Call) -> None:
     context.events.deposit("Proxy", "ProxyRemoved", _event(account, entry))
 
 
+def remove_proxies(context: Context, origin: Origin, _call: Call) -> None:
+    """End all of them."""
+    account = origin.signed()
+    for entry in _definitions(context, account):
+        context.events.deposit("Proxy", "ProxyRemoved", _event(account, entry))
+    context.state.remove("Proxy", "Proxies", account)
+
+
 def _entry(call: Call) -> dict[str, Any]:
     return {name: call.args[name] for name in ("delegate", "proxy_type", "delay")}
 
@@ -105,4 +113,5 @@ CALLS: dict[str, Handler] = {
     "proxy": proxy,
     "add_proxy": add_proxy,
     "remove_proxy": remove_proxy,
+    "remove_proxies": remove_proxies,
 }

@@ -25,4 +25,14 @@ def sudo(context: Context, origin: Origin, call: Call) -> None:
     context.events.deposit("Sudo", "Sudid", {"sudo_result": result})
 
 
-CALLS: dict[str, Handler] = {"sudo": sudo}
+def set_key(context: Context, origin: Origin, call: Call) -> None:
+    """Hand the root key on."""
+    old = origin.signed()
+    if context.state.get("Sudo", "Key") != old:
+        raise ModuleFailure("Sudo", "RequireSudo")
+    new = str(call.args["new"])
+    context.state.put("Sudo", "Key", new)
+    context.events.deposit("Sudo", "KeyChanged", {"old": old, "new": new})
+
+
+CALLS: dict[str, Handler] = {"sudo": sudo, "sudo_unchecked_weight": sudo, "set_key": set_key}

@@ -4,12 +4,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chutes_core.devnet.epoch import ALPHA_PER_BLOCK, EpochInput, compute
+from chutes_core.devnet.epoch import ALPHA_PER_BLOCK
+from chutes_core.devnet.yuma import EpochInput, compute
 
 MAX = 65_535
 
 
-def epoch_input(stake, weights, *, counts=None, last_update=None, registered=None):
+def epoch_input(stake, weights, *, counts=None, last_update=None, registered=None, **more):
     size = len(stake)
     return EpochInput(
         stake=tuple(stake),
@@ -17,14 +18,62 @@ def epoch_input(stake, weights, *, counts=None, last_update=None, registered=Non
         last_update=tuple(last_update or [10] * size),
         registered=tuple(registered or [0] * size),
         weights=weights,
+        **more,
     )
 
 
 def test_incentive_is_the_stake_weighted_sum_of_normalised_rows():
-    """Two validators, three to one in stake, of opposite opinions."""
+    """Two validators of equal stake: half is a majority, so nothing is clipped."""
+    result = compute(epoch_input([20, 20, 0, 0], {0: [(2, 7)], 1: [(2, 3), (3, 9)]}))
+    assert result.incentive == (0, 0, MAX * 5 // 8, MAX * 3 // 8)
+    assert result.trust == (MAX, MAX, 0, 0)
+
+
+def test_a_minority_is_clipped_to_what_the_majority_grants():
+    """Three to one in stake, of opposite opinions: the lesser one moves nothing, earns nothing."""
     result = compute(epoch_input([30, 10, 0, 0], {0: [(2, 7)], 1: [(3, 9)]}))
+    assert result.incentive == (0, 0, MAX, 0)
+    assert result.consensus == (0, 0, MAX, 0)
+    assert result.trust == (MAX, 0, 0, 0)
+    assert result.dividends == (MAX, 0, 0, 0)
+
+
+def test_consensus_is_the_weighted_median():
+    """Of three equal validators the middle weight counts, and the outlier is cut to it."""
+    rows = {0: [(3, 1), (4, 9)], 1: [(3, 5), (4, 5)], 2: [(3, 9), (4, 1)]}
+    result = compute(epoch_input([10, 10, 10, 0, 0], rows))
+    assert result.consensus == (0, 0, 0, pytest.approx(MAX // 2, abs=1), pytest.approx(MAX // 2, 1))
+    assert result.incentive[3] == result.incentive[4]
+    assert result.trust[1] == MAX
+    assert result.trust[0] == result.trust[2] == pytest.approx(MAX * 6 // 10, abs=1)
+
+
+def test_kappa_moves_the_majority():
+    """With a low kappa a minority of a quarter is enough."""
+    rows = {0: [(2, 7)], 1: [(3, 9)]}
+    result = compute(epoch_input([30, 10, 0, 0], rows, kappa=MAX // 5))
     assert result.incentive == (0, 0, MAX * 3 // 4, MAX // 4)
     assert result.dividends == (MAX * 3 // 4, MAX // 4, 0, 0)
+
+
+def test_bonds_move_slowly():
+    """Who backed a miner first keeps earning from it for a while."""
+    first = compute(epoch_input([10, 10, 0], {0: [(2, 1)]}))
+    assert first.dividends == (MAX, 0, 0)
+    assert first.bonds[0] == [(2, MAX)]
+    both = {0: [(2, 1)], 1: [(2, 1)]}
+    second = compute(epoch_input([10, 10, 0], both, bonds=first.bonds, last_epoch=5))
+    assert second.dividends[0] == pytest.approx(MAX * 0.95, abs=2)
+    assert second.dividends[1] == pytest.approx(MAX * 0.05, abs=2)
+
+
+def test_bonds_die_with_the_registration():
+    """A bond to a neuron that was there is nothing to the one that took its uid."""
+    both = {0: [(2, 1)], 1: [(2, 1)]}
+    given = epoch_input(
+        [10, 10, 0], both, bonds={0: [(2, MAX)]}, last_epoch=5, registered=[0, 0, 5]
+    )
+    assert compute(given).dividends == (MAX // 2, MAX // 2, 0)
 
 
 def test_zero_weights_give_zero_incentive():
@@ -70,6 +119,9 @@ def test_scores_never_sum_above_one(data):
     assert sum(result.incentive) <= MAX
     assert sum(result.dividends) <= MAX
     assert min(result.incentive) >= 0
+    assert max((*result.consensus, *result.trust)) <= MAX
+    columns = [dict(row) for row in result.bonds.values()]
+    assert all(sum(row.get(uid, 0) for row in columns) <= MAX + size for uid in range(size))
 
 
 def set_weights(net, validator, dests, weights):

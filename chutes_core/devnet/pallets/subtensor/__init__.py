@@ -3,8 +3,10 @@
 from chutes_core.devnet.dispatch import Handler
 from chutes_core.devnet.pallets.subtensor import (
     commits,
+    identities,
     registration,
     serving,
+    stake_moves,
     staking,
     subnets,
     weights,
@@ -17,4 +19,6 @@ CALLS: dict[str, Handler] = {
     **weights.CALLS,
     **commits.CALLS,
     **staking.CALLS,
+    **stake_moves.CALLS,
+    **identities.CALLS,
 }

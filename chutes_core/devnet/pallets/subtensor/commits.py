@@ -19,9 +19,9 @@ _NETUID_END = 4  # call index, netuid
 
 
 def commit_weights(context: Context, origin: Origin, call: Call) -> None:
-    """Store the hash of weights to be revealed later."""
+    """Store the hash of weights to be revealed later; for mechanism 0 where none is named."""
     hotkey, netuid = origin.signed(), int(call.args["netuid"])
-    index = _check_commit(context, hotkey, netuid, mechanism=0)
+    index = _check_commit(context, hotkey, netuid, mechanism=int(call.args.get("mecid", 0)))
     pending = _pending(context, index, hotkey)
     if len(pending) >= MAX_UNREVEALED:
         raise ModuleFailure(PALLET, "TooManyUnrevealedCommits")
@@ -38,7 +38,9 @@ def reveal_weights(context: Context, origin: Origin, call: Call) -> None:
     hotkey, netuid = origin.signed(), int(call.args["netuid"])
     if not context.state.get(PALLET, "CommitRevealWeightsEnabled", netuid):
         raise ModuleFailure(PALLET, "CommitRevealDisabled")
-    index = neurons.storage_index(netuid, 0)
+    mechanism = int(call.args.get("mecid", 0))
+    weights.check_mechanism(context.state, netuid, mechanism)
+    index = neurons.storage_index(netuid, mechanism)
     all_pending = _pending(context, index, hotkey)
     pending = [entry for entry in all_pending if entry[3] >= context.block]
     commit = reveal_hash(context, hotkey, index, call)
@@ -53,13 +55,45 @@ def reveal_weights(context: Context, origin: Origin, call: Call) -> None:
         context,
         hotkey,
         netuid=netuid,
-        mechanism=0,
+        mechanism=mechanism,
         uids=[int(uid) for uid in call.args["uids"]],
         values=[int(value) for value in call.args["values"]],
         version_key=int(call.args["version_key"]),
         is_reveal=True,
     )
     context.events.deposit(PALLET, "WeightsRevealed", (hotkey, index, commit))
+
+
+def batch_commit_weights(context: Context, origin: Origin, call: Call) -> None:
+    """Commit on several subnets; each succeeds or fails on its own."""
+    netuids, hashes = call.args["netuids"], call.args["commit_hashes"]
+    if len(netuids) != len(hashes):
+        raise ModuleFailure(PALLET, "InputLengthsUnequal")
+    failed = False
+    for netuid, commit in zip(netuids, hashes, strict=True):
+        args = {"netuid": int(netuid), "commit_hash": commit}
+        failed |= not weights.try_call(context, origin, "commit_weights", args)
+    name = "BatchCompletedWithErrors" if failed else "BatchWeightsCompleted"
+    context.events.deposit(PALLET, name, None if failed else (netuids, origin.signed()))
+
+
+def batch_reveal_weights(context: Context, origin: Origin, call: Call) -> None:
+    """Reveal several commits of one subnet; all of them, or none."""
+    hotkey, netuid = origin.signed(), int(call.args["netuid"])
+    columns = [
+        call.args[name] for name in ("uids_list", "values_list", "salts_list", "version_keys")
+    ]
+    if len({len(column) for column in columns}) != 1:
+        raise ModuleFailure(PALLET, "InputLengthsUnequal")
+    digests = []
+    index = neurons.storage_index(netuid, 0)
+    for uids, values, salt, key in zip(*columns, strict=True):
+        args = {"netuid": netuid, "uids": uids, "values": values, "salt": salt, "version_key": key}
+        data = context.codec.compose_call(PALLET, "reveal_weights", args)
+        one = context.codec.decode_call(data)
+        context.dispatch(origin, one)
+        digests.append(reveal_hash(context, hotkey, index, one))
+    context.events.deposit(PALLET, "WeightsBatchRevealed", (hotkey, netuid, digests))
 
 
 def commit_timelocked_weights(context: Context, origin: Origin, call: Call) -> None:
@@ -160,7 +194,11 @@ def _u16s(values: list[int]) -> bytes:
 
 CALLS: dict[str, Handler] = {
     "commit_weights": commit_weights,
+    "commit_mechanism_weights": commit_weights,
+    "batch_commit_weights": batch_commit_weights,
     "reveal_weights": reveal_weights,
+    "reveal_mechanism_weights": reveal_weights,
+    "batch_reveal_weights": batch_reveal_weights,
     "commit_timelocked_weights": commit_timelocked_weights,
     "commit_timelocked_mechanism_weights": commit_timelocked_mechanism_weights,
 }

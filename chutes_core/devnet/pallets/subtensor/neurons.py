@@ -105,6 +105,14 @@ def put_entry(state: StateWriter, item: str, index: int, uid: int, value: Any) -
     state.put(PALLET, item, index, entries)
 
 
+def fill_updates(state: StateWriter, netuid: int) -> None:
+    """Give every mechanism of a subnet one LastUpdate per uid."""
+    size = count(state, netuid)
+    for index in mechanisms(state, netuid):
+        known = vector(state, "LastUpdate", index)
+        state.put(PALLET, "LastUpdate", index, (known + [0] * size)[:size])
+
+
 def mechanisms(state: StateView, netuid: int) -> list[int]:
     """Return the storage indexes of a subnet's mechanisms."""
     number = int(state.get(PALLET, "MechanismCountCurrent", netuid))

@@ -2,14 +2,19 @@
 
 Order of the checks, as on the chain: subnet, registration allowed, not registered yet, ownership,
 price limit, balance, slot; then pay, register, event. Invariant: who pays gets a uid, and who
-gets no uid pays only the fee. Simplified: the burn is a constant of the subnet, it does not float.
+gets no uid pays only the fee. Each registration multiplies the burn by BurnIncreaseMult, and it
+halves every BurnHalfLife blocks, within MinBurn and MaxBurn. Simplified: no limit of registrations
+per block or interval, no proof of work, and the burn buys no alpha.
 """
 
 from chutes_core.devnet import accounts
 from chutes_core.devnet.dispatch import Call, Context, Handler, ModuleFailure, Origin
 from chutes_core.devnet.pallets.subtensor import neurons
 from chutes_core.devnet.pallets.subtensor.neurons import PALLET
-from chutes_core.devnet.state import StateView
+from chutes_core.devnet.state import StateView, StateWriter
+
+_ONE = 1 << 32
+_FIXED_ONE = 1 << 64  # BurnIncreaseMult has 64 fractional bits
 
 
 def burned_register(context: Context, origin: Origin, call: Call) -> None:
@@ -43,6 +48,7 @@ def _register(context: Context, coldkey: str, call: Call, *, limit_rao: int | No
         neurons.append(state, netuid, hotkey, context.block)
     else:
         neurons.replace(state, netuid, slot, hotkey, context.block)
+    _raise_burn(state, netuid)
     context.events.deposit(PALLET, "NeuronRegistered", (netuid, slot, hotkey))
 
 
@@ -78,6 +84,24 @@ def find_slot(state: StateView, netuid: int, block: int) -> int | None:
         if not is_owner and block - registered >= immunity:
             candidates.append((emission[uid], registered, uid))
     return min(candidates)[2] if candidates else None
+
+
+def decay_burn(state: StateWriter, netuid: int) -> None:
+    """Let a block's worth of the burn go."""
+    burn, floor = (int(state.get(PALLET, item, netuid)) for item in ("Burn", "MinBurn"))
+    half_life = int(state.get(PALLET, "BurnHalfLife", netuid))
+    if burn <= floor or not half_life:
+        return
+    kept = round(_ONE * 0.5 ** (1 / half_life))
+    state.put(PALLET, "Burn", netuid, max(floor, burn * kept // _ONE))
+
+
+def _raise_burn(state: StateWriter, netuid: int) -> None:
+    burn, low, high = (
+        int(state.get(PALLET, item, netuid)) for item in ("Burn", "MinBurn", "MaxBurn")
+    )
+    factor = int(state.get(PALLET, "BurnIncreaseMult", netuid)["bits"])
+    state.put(PALLET, "Burn", netuid, max(low, min(high, burn * factor // _FIXED_ONE)))
 
 
 CALLS: dict[str, Handler] = {

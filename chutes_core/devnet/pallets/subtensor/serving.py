@@ -10,8 +10,12 @@ import ipaddress
 from chutes_core.devnet.dispatch import Call, Context, Handler, ModuleFailure, Origin
 from chutes_core.devnet.pallets.subtensor import neurons
 from chutes_core.devnet.pallets.subtensor.neurons import PALLET
+from chutes_core.devnet.scale import Reader, octets
+
+MAX_CERTIFICATE_BYTES = 65  # algorithm byte and public key
 
 _AXON_FIELDS = ("version", "ip", "port", "ip_type", "protocol", "placeholder1", "placeholder2")
+_CERTIFICATE_AT = 2 + 2 + 4 + 16 + 2 + 1 + 1 + 1 + 1  # call index, then the fields before it
 _PROMETHEUS_FIELDS = ("version", "ip", "port", "ip_type")
 
 
@@ -23,6 +27,16 @@ def serve_axon(context: Context, origin: Origin, call: Call) -> None:
 def serve_prometheus(context: Context, origin: Origin, call: Call) -> None:
     """Publish the signer's prometheus endpoint on a subnet."""
     _serve(context, origin.signed(), call, item="Prometheus", fields=_PROMETHEUS_FIELDS)
+
+
+def serve_axon_tls(context: Context, origin: Origin, call: Call) -> None:
+    """Publish an axon endpoint together with the certificate that it speaks TLS with."""
+    hotkey, netuid = origin.signed(), int(call.args["netuid"])
+    _serve(context, hotkey, call, item="Axons", fields=_AXON_FIELDS)
+    certificate = Reader(call.data, _CERTIFICATE_AT).octets()
+    if 1 < len(certificate) <= MAX_CERTIFICATE_BYTES:  # others are dropped, as on the chain
+        value = octets(certificate[1:]) + certificate[:1]
+        context.state.put_raw(PALLET, "NeuronCertificates", netuid, hotkey, value)
 
 
 def _serve(
@@ -58,4 +72,8 @@ def _check_address(ip_type: int, ip: int, *, allow_private: bool) -> None:
         raise ModuleFailure(PALLET, "InvalidIpAddress")
 
 
-CALLS: dict[str, Handler] = {"serve_axon": serve_axon, "serve_prometheus": serve_prometheus}
+CALLS: dict[str, Handler] = {
+    "serve_axon": serve_axon,
+    "serve_axon_tls": serve_axon_tls,
+    "serve_prometheus": serve_prometheus,
+}

@@ -66,7 +66,7 @@ def add_stake(context: Context, origin: Origin, call: Call) -> None:
     state, coldkey = context.state, origin.signed()
     hotkey, netuid = str(call.args["hotkey"]), int(call.args["netuid"])
     tao_rao = int(call.args["amount_staked"])
-    _check_subnet_and_hotkey(state, netuid, hotkey)
+    check_subnet_and_hotkey(state, netuid, hotkey)
     if tao_rao < MIN_STAKE_RAO:
         raise ModuleFailure(PALLET, "AmountTooLow")
     if accounts.free_rao(state, coldkey) < tao_rao + accounts.EXISTENTIAL_DEPOSIT_RAO:
@@ -83,7 +83,7 @@ def remove_stake(context: Context, origin: Origin, call: Call) -> None:
     state, coldkey = context.state, origin.signed()
     hotkey, netuid = str(call.args["hotkey"]), int(call.args["netuid"])
     alpha = int(call.args["amount_unstaked"])
-    _check_subnet_and_hotkey(state, netuid, hotkey)
+    check_subnet_and_hotkey(state, netuid, hotkey)
     if alpha == 0:
         raise ModuleFailure(PALLET, "AmountTooLow")
     if coldkey_alpha(state, hotkey, coldkey, netuid) < alpha:
@@ -93,10 +93,17 @@ def remove_stake(context: Context, origin: Origin, call: Call) -> None:
     context.events.deposit(PALLET, "StakeRemoved", (coldkey, hotkey, alpha, alpha, netuid, 0))
 
 
-def _check_subnet_and_hotkey(state: StateView, netuid: int, hotkey: str) -> None:
+def subnets_with_stake(state: StateView, hotkey: str, coldkey: str) -> list[int]:
+    """Return where a coldkey has stake on a hotkey, in order."""
+    netuids = sorted(int(netuid) for netuid, added in state.items(PALLET, "NetworksAdded") if added)
+    return [netuid for netuid in netuids if coldkey_alpha(state, hotkey, coldkey, netuid)]
+
+
+def check_subnet_and_hotkey(state: StateView, netuid: int, hotkey: str) -> None:
+    """Insist that the subnet trades and that somebody owns the hotkey."""
     if not neurons.exists(state, netuid):
         raise ModuleFailure(PALLET, "SubnetNotExists")
-    if not state.get(PALLET, "SubtokenEnabled", netuid):
+    if netuid and not state.get(PALLET, "SubtokenEnabled", netuid):
         raise ModuleFailure(PALLET, "SubtokenDisabled")
     if not neurons.is_owned(state, hotkey):
         raise ModuleFailure(PALLET, "HotKeyAccountNotExists")

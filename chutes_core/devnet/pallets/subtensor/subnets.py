@@ -50,6 +50,16 @@ def register_network(context: Context, origin: Origin, call: Call) -> None:
     context.events.deposit(PALLET, "NetworkAdded", (netuid, 1))
 
 
+def register_network_with_identity(context: Context, origin: Origin, call: Call) -> None:
+    """Create a subnet and describe it."""
+    register_network(context, origin, call)
+    identity = call.args["identity"]
+    if identity is not None:
+        netuid = max(int(n) for n, added in context.state.items(PALLET, "NetworksAdded") if added)
+        context.state.put(PALLET, "SubnetIdentitiesV3", netuid, identity)
+        context.events.deposit(PALLET, "SubnetIdentitySet", netuid)
+
+
 def start_call(context: Context, origin: Origin, call: Call) -> None:
     """Activate a subnet: its epochs emit, its alpha can be staked."""
     state, netuid = context.state, int(call.args["netuid"])
@@ -57,6 +67,9 @@ def start_call(context: Context, origin: Origin, call: Call) -> None:
         raise ModuleFailure(PALLET, "SubnetNotExists")
     if str(state.get(PALLET, "SubnetOwner", netuid)) != origin.signed():
         raise ModuleFailure(PALLET, "NotSubnetOwner")
+    registered = int(state.get(PALLET, "NetworkRegisteredAt", netuid))
+    if context.block < registered + int(state.get(PALLET, "StartCallDelay")):
+        raise ModuleFailure(PALLET, "NeedWaitingMoreBlocksToStarCall")
     if state.get(PALLET, "FirstEmissionBlockNumber", netuid) is not None:
         raise ModuleFailure(PALLET, "FirstEmissionBlockNumberAlreadySet")
     activate(state, netuid, context.block)
@@ -75,4 +88,8 @@ def lock_cost_rao(context: Context) -> int:
     return int(context.state.get(PALLET, "NetworkMinLockCost"))
 
 
-CALLS: dict[str, Handler] = {"register_network": register_network, "start_call": start_call}
+CALLS: dict[str, Handler] = {
+    "register_network": register_network,
+    "register_network_with_identity": register_network_with_identity,
+    "start_call": start_call,
+}

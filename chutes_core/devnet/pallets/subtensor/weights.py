@@ -6,8 +6,16 @@ weights refer to uids that exist and are upscaled so that the largest is 65535.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
-from chutes_core.devnet.dispatch import Call, Context, Handler, ModuleFailure, Origin
+from chutes_core.devnet.dispatch import (
+    Call,
+    Context,
+    DispatchFailure,
+    Handler,
+    ModuleFailure,
+    Origin,
+)
 from chutes_core.devnet.pallets.subtensor import neurons, staking
 from chutes_core.devnet.pallets.subtensor.neurons import PALLET
 from chutes_core.devnet.state import StateView
@@ -23,6 +31,37 @@ def set_weights(context: Context, origin: Origin, call: Call) -> None:
 def set_mechanism_weights(context: Context, origin: Origin, call: Call) -> None:
     """Set the signer's weights of one mechanism."""
     _set(context, origin.signed(), call, mechanism=int(call.args["mecid"]))
+
+
+def batch_set_weights(context: Context, origin: Origin, call: Call) -> None:
+    """Set weights on several subnets; each succeeds or fails on its own, told by an event."""
+    origin.signed()
+    netuids, rows, keys = (call.args[name] for name in ("netuids", "weights", "version_keys"))
+    if not len(netuids) == len(rows) == len(keys):
+        raise ModuleFailure(PALLET, "InputLengthsUnequal")
+    failed = False
+    for netuid, row, key in zip(netuids, rows, keys, strict=True):
+        args = {
+            "netuid": int(netuid),
+            "dests": [int(uid) for uid, _ in row],
+            "weights": [int(weight) for _, weight in row],
+            "version_key": int(key),
+        }
+        failed |= not try_call(context, origin, "set_weights", args)
+    name = "BatchCompletedWithErrors" if failed else "BatchWeightsCompleted"
+    context.events.deposit(PALLET, name, None if failed else (netuids, origin.signed()))
+
+
+def try_call(context: Context, origin: Origin, function: str, args: dict[str, Any]) -> bool:
+    """Dispatch one item of a batch of this pallet; deposit its failure and return False."""
+    data = context.codec.compose_call(PALLET, function, args)
+    try:
+        context.dispatch(origin, context.codec.decode_call(data))
+    except DispatchFailure as failure:
+        fields = (args["netuid"], failure.value(context.codec))
+        context.events.deposit(PALLET, "BatchWeightItemFailed", fields)
+        return False
+    return True
 
 
 def _set(context: Context, hotkey: str, call: Call, *, mechanism: int) -> None:
@@ -136,4 +175,5 @@ def upscale(values: Sequence[int]) -> list[int]:
 CALLS: dict[str, Handler] = {
     "set_weights": set_weights,
     "set_mechanism_weights": set_mechanism_weights,
+    "batch_set_weights": batch_set_weights,
 }
