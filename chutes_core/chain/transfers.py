@@ -49,13 +49,29 @@ class Transfer:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """TAO that an account lost to the chain itself: a fee that it paid, or its last dust."""
+
+    block_hash: str
+    extrinsic_index: int
+    event_index: int
+    account_ss58: str
+    rao: int
+
+
+@dataclass(frozen=True)
 class FinalizedBlock:
-    """A finalized block and its transfers, in order of their events."""
+    """A finalized block, its transfers and fees in order of their events.
+
+    ``time_s`` is the block's own time; None where it holds no transfer, since nobody needs it then.
+    """
 
     number: int
     hash: str
     parent_hash: str
     transfers: tuple[Transfer, ...]
+    losses: tuple[Loss, ...] = ()
+    time_s: int | None = None
 
 
 class TransferWatcher:
@@ -120,7 +136,7 @@ class TransferWatcher:
     def _block(self, height: int) -> FinalizedBlock:
         block_hash, header = self._live.ask(lambda node: _header(node, height))
         try:
-            events = self._live.ask(lambda node: _events(node, block_hash))
+            held = self._live.ask(lambda node: _held(node, block_hash))
         except _DiscardedError as error:
             if self._archive is None:
                 raise Unavailable(
@@ -129,9 +145,10 @@ class TransferWatcher:
                     hint="configure archive_url, an archive node of the same chain",
                     block=height,
                 ) from error
-            events = self._archive.ask(lambda node: _events(node, block_hash))
+            held = self._archive.ask(lambda node: _held(node, block_hash))
+        transfers, losses, time_s = held
         return FinalizedBlock(
-            height, block_hash, str(header["parentHash"]), _transfers(events, block_hash)
+            height, block_hash, str(header["parentHash"]), transfers, losses, time_s
         )
 
 
@@ -207,22 +224,26 @@ def _events(node: SubstrateInterface, block_hash: str) -> list[Mapping[str, Any]
     return [record.value for record in node.get_events(block_hash)]
 
 
-def _transfers(events: list[Mapping[str, Any]], block_hash: str) -> tuple[Transfer, ...]:
-    found = []
-    for index, record in enumerate(events):
+def _held(
+    node: SubstrateInterface, block_hash: str
+) -> tuple[tuple[Transfer, ...], tuple[Loss, ...], int | None]:
+    """Read what a block holds: transfers, losses, and its time where there are transfers."""
+    transfers: list[Transfer] = []
+    losses: list[Loss] = []
+    for index, record in enumerate(_events(node, block_hash)):
         event = record["event"]
-        if (event["module_id"], event["event_id"]) != ("Balances", "Transfer"):
-            continue
         fields = event["attributes"]
         extrinsic = record.get("extrinsic_idx")
-        found.append(
-            Transfer(
-                block_hash=block_hash,
-                extrinsic_index=NO_EXTRINSIC if extrinsic is None else int(extrinsic),
-                event_index=index,
-                source_ss58=str(fields["from"]),
-                destination_ss58=str(fields["to"]),
-                rao=int(fields["amount"]),
-            )
-        )
-    return tuple(found)
+        place = (block_hash, NO_EXTRINSIC if extrinsic is None else int(extrinsic), index)
+        kind = (event["module_id"], event["event_id"])
+        if kind == ("Balances", "Transfer"):
+            source, to = str(fields["from"]), str(fields["to"])
+            transfers.append(Transfer(*place, source, to, int(fields["amount"])))
+        elif kind == ("TransactionPayment", "TransactionFeePaid"):
+            losses.append(Loss(*place, str(fields["who"]), int(fields["actual_fee"])))
+        elif kind == ("Balances", "DustLost"):
+            losses.append(Loss(*place, str(fields["account"]), int(fields["amount"])))
+    time_s = None
+    if transfers:
+        time_s = int(node.query("Timestamp", "Now", block_hash=block_hash).value) // 1_000
+    return tuple(transfers), tuple(losses), time_s

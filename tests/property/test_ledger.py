@@ -38,12 +38,15 @@ class FakeTransfer:
     event_index: int
     destination_ss58: str
     rao: int
+    source_ss58: str = "stranger"
 
 
 @dataclass(frozen=True)
 class FakeBlock:
     number: int
     transfers: tuple[FakeTransfer, ...]
+    losses: tuple = ()
+    time_s: int | None = None
 
 
 class DiskJournal:

@@ -1,8 +1,9 @@
-"""Finalized transfers become credit: each account has its own address, so the destination decides.
+"""Finalized transfers become credit and deposits: an account's own addresses decide which.
 
 Path: chain Transfer event -> chain/transfers -> here -> ledger. Invariant: a transfer is credited
 exactly once, whatever is replayed (its key is block hash, extrinsic and event index), and the
-cursor moves in the transaction that holds the credits, by one block at a time.
+cursor moves in the transaction that holds the credits, by one block at a time. What leaves one of
+our addresses (sweeps, refunds, fees) is noted the same way, so the ledger mirrors the chain.
 """
 
 from collections.abc import Sequence
@@ -10,29 +11,27 @@ from typing import Protocol
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Conflict
-from chutes_core.validator.domain.money import CHAIN_PAYMENTS, Entry, Posting, user_credit
+from chutes_core.validator.billing.deposits import Deposits, Place, key_of
+from chutes_core.validator.billing.roles import DepositTerms
+from chutes_core.validator.domain.money import (
+    CHAIN_PAYMENTS,
+    SWEPT,
+    Entry,
+    Posting,
+    user_credit,
+)
 from chutes_core.validator.store.database import Store
 
 CURSOR = "payments"
 KIND = "payment"
 
 
-class Transfer(Protocol):
+class Transfer(Place, Protocol):
     """A Balances.Transfer event (chain.transfers.Transfer)."""
 
     @property
-    def block_hash(self) -> str:
-        """Hash of its block."""
-        ...
-
-    @property
-    def extrinsic_index(self) -> int:
-        """Index of the extrinsic in the block."""
-        ...
-
-    @property
-    def event_index(self) -> int:
-        """Index of the event in the block."""
+    def source_ss58(self) -> str:
+        """Who paid."""
         ...
 
     @property
@@ -40,9 +39,13 @@ class Transfer(Protocol):
         """Who received it."""
         ...
 
+
+class Loss(Place, Protocol):
+    """A fee or dust that an account lost (chain.transfers.Loss)."""
+
     @property
-    def rao(self) -> int:
-        """How much."""
+    def account_ss58(self) -> str:
+        """Who lost it."""
         ...
 
 
@@ -59,13 +62,30 @@ class Block(Protocol):
         """All transfers in it, in order."""
         ...
 
+    @property
+    def losses(self) -> Sequence[Loss]:
+        """All fees and dust in it, in order."""
+        ...
+
+    @property
+    def time_s(self) -> int | None:
+        """Its own time in Unix seconds; known where it holds transfers."""
+        ...
+
 
 class Payments:
-    """Credits transfers to payment addresses."""
+    """Works finalized blocks off.
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    Args:
+        store: ledger, deposits and the cursor.
+        clock: for entries whose block has no time.
+        deposits: takes what concerns deposit addresses; a default without a required amount.
+    """
+
+    def __init__(self, store: Store, clock: Clock, deposits: Deposits | None = None) -> None:
         self._store = store
         self._clock = clock
+        self._deposits = deposits or Deposits(store, clock, DepositTerms(required_rao=0))
 
     def begin(self, number: int) -> int:
         """Return the last block that was read; before the first it becomes ``number``."""
@@ -92,24 +112,46 @@ class Payments:
                     f"block {block.number} came after block {last}",
                     hint="payments between them would be lost; read on from the cursor",
                 )
-            credited = sum(self._credit(transfer) for transfer in block.transfers)
+            at_s = self._clock.now_s() if block.time_s is None else block.time_s
+            credited = sum(self._credit(t, block.number, at_s) for t in block.transfers)
+            for transfer in block.transfers:
+                self._left(transfer.source_ss58, transfer, "out")
+            for loss in block.losses:
+                self._left(loss.account_ss58, loss, "fee")
             if last is None or block.number > last:
                 self._store.cursors.set(CURSOR, block.number)
         return credited
 
-    def _credit(self, transfer: Transfer) -> bool:
-        account = self._store.accounts.by_payment_address(transfer.destination_ss58)
-        if account is None or transfer.rao <= 0:
+    def _credit(self, transfer: Transfer, block_number: int, at_s: int) -> bool:
+        if transfer.rao <= 0:
             return False
-        return self._store.ledger.apply(
-            Entry(
-                key=f"transfer:{transfer.block_hash}:{transfer.extrinsic_index}"
-                f":{transfer.event_index}",
-                kind=KIND,
-                at_s=self._clock.now_s(),
-                postings=(
-                    Posting(CHAIN_PAYMENTS, -transfer.rao),
-                    Posting(user_credit(account.user_id), transfer.rao),
-                ),
+        account = self._store.accounts.by_payment_address(transfer.destination_ss58)
+        if account is not None:
+            return self._enter(
+                key_of("transfer", transfer), KIND, at_s, user_credit(account.user_id), transfer.rao
             )
+        account = self._store.accounts.by_deposit_address(transfer.destination_ss58)
+        if account is None:
+            return False
+        return self._deposits.arrived(
+            account,
+            transfer,
+            source_ss58=transfer.source_ss58,
+            block_number=block_number,
+            at_s=at_s,
         )
+
+    def _left(self, address_ss58: str, place: Place, kind: str) -> None:
+        if place.rao <= 0:
+            return
+        account = self._store.accounts.by_deposit_address(address_ss58)
+        if account is not None:
+            self._deposits.left(account, place, kind=kind)
+        elif self._store.accounts.by_payment_address(address_ss58) is not None:
+            key = key_of(kind, place)
+            self._enter(key, f"sweep_{kind}", self._clock.now_s(), SWEPT, -place.rao)
+
+    def _enter(self, key: str, kind: str, at_s: int, account: str, rao: int) -> bool:
+        """Post between the payment addresses on the chain and an account of ours."""
+        postings = (Posting(CHAIN_PAYMENTS, -rao), Posting(account, rao))
+        return self._store.ledger.apply(Entry(key=key, kind=kind, at_s=at_s, postings=postings))

@@ -12,7 +12,11 @@ FREE = "free"
 
 @dataclass(frozen=True)
 class Account:
-    """One user. ``number`` is the soft-derivation index of both of the account's addresses."""
+    """One user. ``number`` is the soft-derivation index of both of the account's addresses.
+
+    The coldkey is a claim until ``coldkey_proven`` says how it was proven: ``signature`` (the key
+    signed) or ``chain`` (it owns the hotkey there).
+    """
 
     user_id: str
     number: int
@@ -24,6 +28,7 @@ class Account:
     fingerprint_sha256: str
     created_at_s: int
     roles: frozenset[str] = frozenset()
+    coldkey_proven: str = ""
 
 
 @dataclass(frozen=True)

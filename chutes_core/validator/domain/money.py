@@ -61,5 +61,31 @@ def user_credit(user_id: str) -> str:
     return f"user:{user_id}:credit"
 
 
+def user_deposit(user_id: str) -> str:
+    """Name the ledger account of what a user has deposited and not got back."""
+    return f"user:{user_id}:deposit"
+
+
+def chain_deposit(user_id: str) -> str:
+    """Name the ledger account that mirrors a deposit address: minus what the chain has there."""
+    return f"{CHAIN_DEPOSITS}{user_id}"
+
+
+def refund_flow(user_id: str) -> str:
+    """Name the account between chain and refunds: 0 once what left is explained by a refund.
+
+    Below 0 with no refund under way, something left the deposit address that we know nothing of.
+    """
+    return f"refunds:{user_id}"
+
+
+def refund_rest(user_id: str) -> str:
+    """Name the account of what a refund left at its address (the existential deposit)."""
+    return f"rest:{user_id}"
+
+
 CHAIN_PAYMENTS = "chain:payments"
+CHAIN_DEPOSITS = "chain:deposits:"
+SWEPT = "treasury:payments"
+FAILED_REFUNDS = "costs:failed-refunds"
 REVENUE = "revenue:invocations"

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 
 from chutes_core.base.errors import Conflict, NotFound
 from chutes_core.validator.domain.accounts import Account
+from chutes_core.validator.domain.rights import BY_OPERATOR
 from chutes_core.validator.store.connection import Connection, Value
 
 
@@ -31,6 +32,7 @@ class AccountRows:
             if self.by_hotkey(account.hotkey_ss58) is not None:
                 raise Conflict("hotkey_taken", "this hotkey has an account already")
             self._db.insert("accounts", _row(account))
+            self._grant(account.user_id, BY_OPERATOR, account.roles)
         return account
 
     def get(self, user_id: str) -> Account | None:
@@ -55,15 +57,65 @@ class AccountRows:
         """Return every account in the order of their numbers."""
         return tuple(map(_account, self._db.all("SELECT * FROM accounts ORDER BY number")))
 
+    def by_deposit_address(self, address_ss58: str) -> Account | None:
+        """Return the account that leaves its deposit at this address, or None."""
+        return _maybe(
+            self._db.one("SELECT * FROM accounts WHERE deposit_address=?", (address_ss58,))
+        )
+
     def set_roles(self, user_id: str, roles: Iterable[str]) -> None:
-        """Replace the roles of an account.
+        """Replace the roles that the operator gives; those of deposit and links stay.
 
         Raises:
             NotFound: ``no_such_user``.
         """
-        changes: dict[str, Value] = {"roles": json.dumps(sorted(roles))}
-        if not self._db.update("accounts", changes, "user_id=?", (user_id,)):
-            raise NotFound("no_such_user", f"there is no user {user_id}")
+        self.set_grants(user_id, BY_OPERATOR, roles)
+
+    def set_grants(self, user_id: str, source: str, roles: Iterable[str]) -> frozenset[str]:
+        """Replace the roles that come from one source; return all that the account has then.
+
+        Raises:
+            NotFound: ``no_such_user``.
+        """
+        with self._db.transaction():
+            if self.get(user_id) is None:
+                raise NotFound("no_such_user", f"there is no user {user_id}")
+            self._db.change(
+                "DELETE FROM role_grants WHERE user_id=? AND source=?", (user_id, source)
+            )
+            self._grant(user_id, source, roles)
+            rows = self._db.all(
+                "SELECT DISTINCT role FROM role_grants WHERE user_id=? ORDER BY role", (user_id,)
+            )
+            has = frozenset(str(row["role"]) for row in rows)
+            changes: dict[str, Value] = {"roles": json.dumps(sorted(has))}
+            self._db.update("accounts", changes, "user_id=?", (user_id,))
+        return has
+
+    def prove_coldkey(self, user_id: str, coldkey_ss58: str, how: str) -> None:
+        """Store that an account's coldkey is proven, by ``signature`` or by the ``chain``."""
+        changes: dict[str, Value] = {"coldkey_ss58": coldkey_ss58, "coldkey_proven": how}
+        self._db.update("accounts", changes, "user_id=?", (user_id,))
+
+    def recover(self, user_id: str, hotkey_ss58: str, fingerprint_sha256: str) -> None:
+        """Give an account another hotkey and fingerprint.
+
+        Raises:
+            Conflict: ``hotkey_taken``.
+        """
+        with self._db.transaction(durable=True):
+            if self.by_hotkey(hotkey_ss58) is not None:
+                raise Conflict("hotkey_taken", "this hotkey has an account already")
+            changes: dict[str, Value] = {
+                "hotkey_ss58": hotkey_ss58,
+                "fingerprint_sha256": fingerprint_sha256,
+            }
+            self._db.update("accounts", changes, "user_id=?", (user_id,))
+
+    def _grant(self, user_id: str, source: str, roles: Iterable[str]) -> None:
+        for role in sorted(set(roles)):
+            row: dict[str, Value] = {"user_id": user_id, "source": source, "role": role}
+            self._db.insert("role_grants", row)
 
 
 def _row(account: Account) -> dict[str, Value]:
@@ -78,6 +130,7 @@ def _row(account: Account) -> dict[str, Value]:
         "fingerprint_sha256": account.fingerprint_sha256,
         "created_at_s": account.created_at_s,
         "roles": json.dumps(sorted(account.roles)),
+        "coldkey_proven": account.coldkey_proven,
     }
 
 
@@ -93,6 +146,7 @@ def _account(row: sqlite3.Row) -> Account:
         fingerprint_sha256=row["fingerprint_sha256"],
         created_at_s=row["created_at_s"],
         roles=frozenset(json.loads(row["roles"])),
+        coldkey_proven=row["coldkey_proven"],
     )
 
 

@@ -17,6 +17,7 @@ from chutes_core.validator.store.blobs import Blobs
 from chutes_core.validator.store.chutes import ChuteRows
 from chutes_core.validator.store.connection import Connection
 from chutes_core.validator.store.cursors import CursorRows
+from chutes_core.validator.store.deposits import DepositRows, RefundRows
 from chutes_core.validator.store.epochs import EpochRows
 from chutes_core.validator.store.extras import LogoRows, ReportRows
 from chutes_core.validator.store.images import ImageRows
@@ -29,6 +30,7 @@ from chutes_core.validator.store.migrations import migrations
 from chutes_core.validator.store.nonces import NonceRows
 from chutes_core.validator.store.outbox import OutboxRows
 from chutes_core.validator.store.proofs import ProofRows
+from chutes_core.validator.store.rights import LinkRows, NoticeRows, SignatureRows
 from chutes_core.validator.store.secrets import SecretRows
 
 
@@ -60,6 +62,11 @@ class Store:
         self.cursors = CursorRows(connection)
         self.epochs = EpochRows(connection)
         self.outbox = OutboxRows(connection)
+        self.deposits = DepositRows(connection)
+        self.refunds = RefundRows(connection)
+        self.links = LinkRows(connection)
+        self.signatures = SignatureRows(connection)
+        self.notices = NoticeRows(connection)
         self.secrets = SecretRows(connection)
         self.reports = ReportRows(connection)
         self.logos = LogoRows(connection)

@@ -18,12 +18,15 @@ class FakeTransfer:
     event_index: int
     destination_ss58: str
     rao: int
+    source_ss58: str = "stranger"
 
 
 @dataclass(frozen=True)
 class FakeBlock:
     number: int
     transfers: tuple[FakeTransfer, ...] = ()
+    losses: tuple = ()
+    time_s: int | None = None
 
 
 @pytest.fixture
@@ -47,7 +50,7 @@ def paid(block, event=0, rao=100, to="pay-1", extrinsic=1):
 
 def test_transfer_to_a_payment_address_is_credit(store, payments):
     """The destination decides whose credit it is; other transfers are nobody's."""
-    block = FakeBlock(5, (paid(5), paid(5, 1, to="dep-1"), paid(5, 2, to="else")))
+    block = FakeBlock(5, (paid(5), paid(5, 2, to="else")))
     assert payments.apply(block) == 1
     assert Ledger(store).balance("alice") == 100
     assert store.ledger.balance(CHAIN_PAYMENTS) == -100

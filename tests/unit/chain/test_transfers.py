@@ -1,5 +1,7 @@
 """The watcher never passes a block over: discarded state, archive, retries, odd answers."""
 
+from types import SimpleNamespace
+
 import pytest
 from substrateinterface.exceptions import SubstrateRequestException
 from websocket import WebSocketConnectionClosedException
@@ -58,6 +60,11 @@ class Node:
         assert method == "chain_getHeader"
         number = int(params[0][2:])
         return {"result": {"number": hex(number), "parentHash": f"0x{number - 1}"}}
+
+    def query(self, pallet, item, block_hash):
+        """Return the block's time: 6 s a block."""
+        assert (pallet, item) == ("Timestamp", "Now")
+        return SimpleNamespace(value=6_000 * int(block_hash[2:]))
 
     def init_runtime(self, block_hash):
         """Note for which block metadata was loaded."""
