@@ -1,17 +1,20 @@
-"""`python -m graval info|selftest [--json]`: what graval sees here, and whether it computes right.
+"""`python -m graval info|selftest|bench|calibrate [--json]`: what graval sees and can do here.
 
 `selftest` compares this machine's CPU with the golden vectors, and each CUDA backend that runs
-here with the CPU; it exits 1 on any mismatch and 0 where there is no GPU and the CPU is right.
+here with the CPU; it exits 1 on any mismatch and 0 where there is no GPU and the CPU is right. `bench`
+answers whole challenges and compares with measured ceilings; `calibrate` turns the same run into
+references for `graval.timing`.
 """
 
 import argparse
 import json
 import sys
 from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 
-from graval import VERSION, golden
+from graval import VERSION, bench, golden
 from graval.errors import BackendUnavailable, GravalError
 from graval.gpus import GPUS
 from graval.params import PROFILES, references
@@ -24,19 +27,44 @@ CUDA_BACKENDS = ("triton", "torch")
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status."""
     options = _parser().parse_args(arguments)
-    if options.command == "info":
-        report, status = _info(options.gpu), 0
-    else:
-        report, status = _selftest(options.gpu)
-    sys.stdout.write((json.dumps(report, indent=2) if options.json else _text(report)) + "\n")
+    try:
+        report, status = _run(options)
+    except GravalError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    text = json.dumps(report, indent=2) if options.json else _text(report)
+    sys.stdout.write(text + "\n")
+    if options.out:
+        Path(options.out).write_text(json.dumps(report, indent=2) + "\n")
     return status
+
+
+def _run(options: argparse.Namespace) -> tuple[dict[str, object], int]:
+    if options.command == "info":
+        return _info(options.gpu), 0
+    if options.command == "selftest":
+        return _selftest(options.gpu)
+    report = bench.run(
+        open_backend(options.backend, Choice(options.gpu, declare=options.declare)),
+        options.profiles.split(","),
+        options.challenges,
+        note=lambda line: print(line, file=sys.stderr, flush=True),
+    )
+    if options.command == "calibrate":
+        return {"references": [asdict(r) for r in bench.to_references(report)]}, 0
+    return asdict(report), 0
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m graval", description=__doc__)
-    parser.add_argument("command", choices=("info", "selftest"))
+    parser.add_argument("command", choices=("info", "selftest", "bench", "calibrate"))
     parser.add_argument("--json", action="store_true", help="write JSON")
     parser.add_argument("--gpu", type=int, default=0, help="index among the visible GPUs")
+    parser.add_argument("--out", help="also write the report there, as JSON")
+    parser.add_argument("--backend", default="auto", help="of bench and calibrate")
+    parser.add_argument("--declare", help="class that a CPU stands in for (bench on a CPU)")
+    parser.add_argument("--profiles", default="periodic,admission,light", help="of bench, calibrate")
+    parser.add_argument("--challenges", type=int, default=30, help="of each profile")
     return parser
 
 

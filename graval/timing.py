@@ -51,6 +51,8 @@ class Reference:
     device: str = ""
     driver: str = ""
     date: str = ""
+    backend: str = "triton"
+    versions: str = ""
 
 
 @dataclass(frozen=True)

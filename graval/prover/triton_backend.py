@@ -97,6 +97,7 @@ class TritonBackend:
     def release(self) -> None:
         """Give the memory back."""
         self._layers.release()
+        self._scan.forget()
         self._memory.release()
 
 
@@ -125,8 +126,8 @@ class Layers:
         self.chunk_rows = -(-sm_count * tuning.chunk_rows // CHUNK_STEP) * CHUNK_STEP
         self._lanes: list[_Lane] = []
 
-    def fill(self, key: prf.FillKey, held: Any) -> None:
-        """Compute all rows of held: int8 (rows, N). Returns when they are there."""
+    def fill(self, key: prf.FillKey, held: Any, first: int = 0) -> None:
+        """Compute rows from first on into held: int8 (rows, N). Returns when they are there."""
         weights = _put(key.weights_out_in, self._device)  # (N out, N in)
         k = _put(key.k.view(np.int32), self._device)
         c = _put(key.c.view(np.int32), self._device)
@@ -136,7 +137,7 @@ class Layers:
             rows = min(self.chunk_rows, len(held) - at)
             with torch.cuda.stream(lane.stream):
                 kernels.first_layer[(-(-rows // FIRST_ROWS),)](
-                    lane.x.view(torch.int32), at, k, C1=prf.C1, C2=prf.C2, BLOCK_M=FIRST_ROWS
+                    lane.x.view(torch.int32), first + at, k, C1=prf.C1, C2=prf.C2, BLOCK_M=FIRST_ROWS
                 )
                 if self._tuning.hopper:
                     self._all_layers(lane, weights, c, held, at, rows)
@@ -218,6 +219,8 @@ class Scan:
         self._device = device
         self._tuning = tuning
         self._programs = sm_count * tuning.scan_programs
+        self._last: tuple[int, int, int] | None = None
+        self._graph: Any = None
         on_host = {"pin_memory": device.type == "cuda"}
         slots = MAX_TAGS
         # upload: lanes twice, offsets, wanted; download: the first hit rows, then the hits
@@ -237,7 +240,37 @@ class Scan:
             ProtocolViolation: more rows match than there can be tags.
         """
         slots = 1 << (len(wanted) - 1).bit_length()
-        self._upload(asked, np.resize(wanted, slots))  # repeats: a tag sought twice is found once
+        self._write(asked, np.resize(wanted, slots))  # repeats: a tag sought twice is found once
+        key = (held.data_ptr(), len(held), slots)
+        if key != self._last:  # the first stage may compile; the next is recorded
+            self._last, self._graph = key, None
+            self._launch(held, slots)
+        else:
+            if self._graph is None and self._device.type == "cuda":
+                self._graph = self._record(held, slots)
+            if self._graph is not None:
+                self._graph.replay()
+            else:
+                self._launch(held, slots)
+        _synchronise(self._device)
+        return self._download()
+
+    def forget(self) -> None:
+        """Drop the recorded launches; what they read may be given back."""
+        self._last, self._graph = None, None
+
+    def _record(self, held: Any, slots: int) -> Any:
+        """The launches of a stage as one graph: a replay costs the host next to nothing."""
+        graph = torch.cuda.CUDAGraph()
+        torch.cuda.synchronize(self._device)
+        with torch.cuda.stream(torch.cuda.Stream(self._device)):
+            graph.capture_begin(capture_error_mode="thread_local")
+            self._launch(held, slots)
+            graph.capture_end()
+        return graph
+
+    def _launch(self, held: Any, slots: int) -> None:
+        self._asked_there.copy_(self._asked, non_blocking=True)
         lanes, offsets, sought = self._asked_views(slots)
         hits, found = self._reply_views(self._reply_there)
         hits[:1].zero_()
@@ -261,10 +294,8 @@ class Scan:
         )
         kernels.gather[(MAX_TAGS,)](held.view(torch.int32), hits, found.view(torch.int32))
         self._reply.copy_(self._reply_there, non_blocking=True)
-        _synchronise(self._device)
-        return self._download()
 
-    def _upload(self, asked: prf.Query, sought: prf.U64) -> None:
+    def _write(self, asked: prf.Query, sought: prf.U64) -> None:
         words = sought.astype("<u8").view("<u4").reshape(-1, 2)  # (slots, 2): low, high
         data = b"".join(
             (
@@ -274,7 +305,6 @@ class Scan:
             )
         )
         self._asked[: len(data)].numpy()[:] = np.frombuffer(data, dtype=np.uint8)
-        self._asked_there.copy_(self._asked, non_blocking=True)
 
     def _asked_views(self, slots: int) -> tuple[Any, Any, Any]:
         lanes_end = TAG_COLUMNS * prf.N

@@ -41,7 +41,17 @@ class Tuning:
     scan_programs: int = 2
 
 
-HOPPER = Tuning(hopper=True, stages=4, programs=1, chunk_rows=1024, streams=2, scan_programs=3)
+HOPPER = Tuning(
+    hopper=True,
+    stages=4,
+    programs=1,
+    chunk_rows=256,
+    streams=2,
+    scan_rows=32,
+    scan_warps=4,
+    scan_stages=3,
+    scan_programs=3,
+)
 PORTABLE = Tuning(block=(128, 128, 64), stages=2, programs=1, scan_rows=16, scan_programs=2)
 
 
