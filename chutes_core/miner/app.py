@@ -154,6 +154,8 @@ class Miner:
             deployer=self._deployer,
             backoff=backoff,
             api=api,
+            # a container keeps the devices it was started with: idle ones must stay outside
+            prove_beside=runtime.name == "process",
         )
         policy = CallerPolicy(self._view, min_stake_rao=settings.min_stake_rao)
         http = build_http(

@@ -14,6 +14,8 @@ _SHORT = {  # these change by themselves within blocks or seconds
     "not_wanted": 2.0,
     "gpu_busy": 2.0,
     "no_lease": 2.0,
+    "not_serving": 2.0,
+    "not_admitted": 2.0,
     "peer_unreachable": 2.0,
     "peer_timeout": 2.0,
     "instance_stopped": 2.0,

@@ -41,14 +41,19 @@ _TAIL_CHARS = 3000
 _LISTENING_TRIES = 5
 _RETRY_S = 1.0
 _GIVEN_BACK_AT_ONCE = 16
+_UNPROVEN = frozenset({"requested", "listening", "challenged"})
 _PASSING = frozenset({"peer_unreachable", "peer_timeout"})
 
 
 @dataclass
 class _Live:
-    """One launch in this process; ``end_reason`` is the validator's word that it is over."""
+    """One launch in this process; ``end_reason`` is the validator's word that it is over.
+
+    ``beside`` are idle GPUs that prove with it until it is proven.
+    """
 
     record: LaunchRecord
+    beside: tuple[str, ...] = ()
     task: asyncio.Task[None] | None = None
     end_reason: str | None = None
     ending: bool = False
@@ -107,6 +112,7 @@ class Deployer:
                 live.record.validator_hotkey,
                 live.record.gpu_uuids,
                 live.end_reason,
+                live.beside,
             )
             for live in self._live.values()
             if not live.over
@@ -129,7 +135,7 @@ class Deployer:
         """Start one launch in its own task; its GPUs count as busy from now on."""
         if self._draining:
             return
-        self._asking[action.gpu_uuids] = validator.hotkey
+        self._asking[(*action.gpu_uuids, *action.idle_gpus)] = validator.hotkey
         self._spawn(self._launch(action, validator, leases))
 
     def stop(self, action: Stop) -> None:
@@ -182,12 +188,13 @@ class Deployer:
         try:
             grant = await self._launcher.ask(action, validator, leases)
             live = self._take(grant, validator)
+            live.beside = action.idle_gpus
         except ChutesError as error:
             wait_s = self._backoff.failed(validator.hotkey, chute_id, error.code)
             log.bind(code=error.code, wait_s=wait_s).info("launch was refused: {}", error.message)
             return
         finally:
-            self._asking.pop(action.gpu_uuids, None)
+            self._asking.pop((*action.gpu_uuids, *action.idle_gpus), None)
         log.bind(launch_id=grant.launch_id, gpus=grant.gpu_uuids).info("launch was granted")
         if self._draining:
             await self._end(live, MINER_ENDED, "the miner is stopping")
@@ -271,6 +278,8 @@ class Deployer:
         if status is not None and status.state == "requested" and live.unheard:
             event = LaunchEvent(event="listening", instance_public_key=record.public_key)
             await self._report(validator, record.launch_id, event)
+        if status is not None and status.state not in _UNPROVEN:
+            live.beside = ()
         if status is not None and status.state == "active":
             self._backoff.succeeded(record.validator_hotkey, record.chute_id)
             await self._settle(record.launch_id)

@@ -20,7 +20,7 @@ from chutes_core.miner.runtime.base import (
     Runtime,
 )
 from chutes_core.miner.validator_api import ValidatorApi
-from chutes_core.wire.control import ImageRef, LaunchGrant, LaunchRequest
+from chutes_core.wire.control import GpuClaim, ImageRef, LaunchGrant, LaunchRequest
 from chutes_core.wire.lease import Lease
 
 
@@ -74,10 +74,14 @@ class Launcher:
             node_id=self._node.node_id,
             runtime=self._node.runtime,
             relay_port=self._node.relay_port,
-            gpus=tuple(gpu.claim() for gpu in self._node.gpus if gpu.uuid in action.gpu_uuids),
+            gpus=self._claims(action.gpu_uuids),
+            idle_gpus=self._claims(action.idle_gpus),
             leases=tuple(leases),
         )
         return await self._api.request_launch(validator, request)
+
+    def _claims(self, gpu_uuids: Sequence[str]) -> tuple[GpuClaim, ...]:
+        return tuple(gpu.claim() for gpu in self._node.gpus if gpu.uuid in gpu_uuids)
 
     async def bring_up(self, grant: LaunchGrant, action: Launch, validator: Validator) -> Ready:
         """Fetch, prepare and start; return where the instance listens.
@@ -107,29 +111,37 @@ class Launcher:
         return prepared
 
     def _check(self, grant: LaunchGrant, action: Launch) -> None:
-        asked = (action.chute.chute_id, action.chute.version, set(action.gpu_uuids))
-        if asked != (grant.chute_id, grant.version, set(grant.gpu_uuids)):
+        asked = (action.chute.chute_id, action.chute.version)
+        gpus = (set(action.gpu_uuids), set(action.idle_gpus))
+        granted = (set(grant.gpu_uuids), set(grant.idle_gpu_uuids))
+        if asked != (grant.chute_id, grant.version) or gpus != granted:
             raise ProtocolError("bad_grant", "the grant is for something that was not asked for")
         if grant.image.kind != self._runtime.name:
             raise ProtocolError("bad_grant", f"the image is for the {grant.image.kind} runtime")
 
     def _runner_env(self, grant: LaunchGrant) -> Mapping[str, str]:
-        by_uuid = {gpu.uuid: gpu for gpu in self._node.gpus}
-        gpus = [
-            {
-                "index": by_uuid[uuid].index,
-                "uuid": uuid,
-                "declare": by_uuid[uuid].gpu_class if by_uuid[uuid].stand_in else None,
-            }
-            for uuid in grant.gpu_uuids
-        ]
-        return {
+        own = [self._slot(gpu_uuid, idle=False) for gpu_uuid in grant.gpu_uuids]
+        beside = [self._slot(gpu_uuid, idle=True) for gpu_uuid in grant.idle_gpu_uuids]
+        devices = [u for u in grant.gpu_uuids if u in self._devices]
+        environ = {
             "CHUTES_RUNNER_LAUNCH_ID": grant.launch_id,
             "CHUTES_RUNNER_VALIDATOR_PUBLIC_KEY": grant.validator_public_key,
             "CHUTES_RUNNER_HOST": "127.0.0.1",
             "CHUTES_RUNNER_PORT": "0",
-            "CHUTES_RUNNER_GPUS": json.dumps(gpus),
+            "CHUTES_RUNNER_GPUS": json.dumps([*own, *beside]),
             "CHUTES_RUNNER_GRAVAL_PYTHON": self._graval_python,
             "CHUTES_RUNNER_FIRST_LEASE_S": str(grant.listen_deadline_s + grant.lease_renewal_s),
             "CHUTES_EXECUTION_CONTEXT": "REMOTE",
         }
+        if devices:  # a process sees no other device; the provers get each its own
+            environ["CUDA_VISIBLE_DEVICES"] = ",".join(devices)
+        return environ
+
+    def _slot(self, gpu_uuid: str, *, idle: bool) -> dict[str, object]:
+        gpu = next(gpu for gpu in self._node.gpus if gpu.uuid == gpu_uuid)
+        slot: dict[str, object] = {
+            "index": gpu.index,
+            "uuid": gpu_uuid,
+            "declare": gpu.gpu_class if gpu.stand_in else None,
+        }
+        return {**slot, "idle": True} if idle else slot

@@ -2,18 +2,22 @@
 
 Path: wanted lists of the validators -> `plan` -> deployer. Order of preference: an image that is
 already here, then the higher price per GPU, then the id (so that the answer never depends on the
-order of its inputs). Invariants (tests/property/test_placement_plan.py): no GPU is given twice, a
-launch only takes GPUs leased to its own validator, classes and counts are met, and applying a plan
-leads to a state for which the plan is empty.
+order of its inputs). A validator that wants node attestations gets one of all its idle GPUs at
+once, before anything is placed on those that it has not admitted. Invariants
+(tests/property/test_placement_plan.py): no GPU is given twice, a launch only takes GPUs leased to
+its own validator, classes and counts are met, and applying a plan leads to a state for which the
+plan is empty.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
-from chutes_core.wire.control import WantedChute
+from chutes_core.wire.control import AdmissionWanted, WantedChute
 
-NoFitReason = Literal["no_lease", "gpu_class", "not_enough_gpus", "gpus_busy", "backing_off"]
+NoFitReason = Literal[
+    "no_lease", "gpu_class", "not_enough_gpus", "gpus_busy", "backing_off", "not_admitted"
+]
 
 
 @dataclass(frozen=True)
@@ -28,19 +32,25 @@ class Slot:
 
 @dataclass(frozen=True)
 class Running:
-    """One launch of this miner; ``end_reason`` is set when its validator no longer has it open."""
+    """One launch of this miner; ``end_reason`` is set when its validator no longer has it open.
+
+    ``beside`` are idle GPUs that prove with it, until it is proven.
+    """
 
     launch_id: str
     validator_hotkey: str
     gpu_uuids: tuple[str, ...]
     end_reason: str | None = None
+    beside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class World:
     """Everything that a plan depends on.
 
-    ``backing_off`` holds (validator, chute id) pairs that failed lately.
+    ``backing_off`` holds (validator, chute id) pairs that failed lately; ``admissions`` what
+    validators say of node attestations, and nothing of those that want none; ``prove_beside``
+    tells whether idle GPUs can prove beside an instance.
     """
 
     slots: tuple[Slot, ...]
@@ -48,15 +58,21 @@ class World:
     wanted: Mapping[str, tuple[WantedChute, ...]]
     warm_images: frozenset[str] = frozenset()
     backing_off: frozenset[tuple[str, str]] = frozenset()
+    admissions: Mapping[str, AdmissionWanted] = field(default_factory=dict)
+    prove_beside: bool = False
 
 
 @dataclass(frozen=True)
 class Launch:
-    """Ask the validator for a launch of this chute on these GPUs."""
+    """Ask the validator for a launch of this chute (or the system chute) on these GPUs.
+
+    ``idle_gpus`` prove beside them and get no chute.
+    """
 
     validator_hotkey: str
-    chute: WantedChute
+    chute: WantedChute | AdmissionWanted
     gpu_uuids: tuple[str, ...]
+    idle_gpus: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -95,10 +111,11 @@ def plan(world: World) -> Plan:
         for launch in sorted(world.running, key=lambda r: r.launch_id)
         if launch.end_reason is not None
     )
-    busy = {gpu for launch in world.running for gpu in launch.gpu_uuids}
+    busy = {gpu for launch in world.running for gpu in (*launch.gpu_uuids, *launch.beside)}
     busy |= {slot.gpu_uuid for slot in world.slots if slot.launch_id is not None}
-    launches: list[Launch] = []
+    launches = _attestations(world, busy)
     unplaced: list[NoFit] = []
+    placed: list[Launch] = []
     for validator, chute in _ranked(world):
         for _ in range(chute.missing):
             fit = _fit(world, validator, chute, busy)
@@ -106,8 +123,38 @@ def plan(world: World) -> Plan:
                 unplaced.append(NoFit(validator, chute.chute_id, fit))
                 break
             busy.update(fit)
-            launches.append(Launch(validator, chute, fit))
-    return Plan((*stops, *launches), tuple(unplaced))
+            placed.append(Launch(validator, chute, fit))
+    if world.prove_beside:
+        placed = [_with_idle(world, launch, busy) for launch in placed]
+    return Plan((*stops, *launches, *placed), tuple(unplaced))
+
+
+def _attestations(world: World, busy: set[str]) -> list[Launch]:
+    """Return a node attestation for each validator that misses one; its GPUs become busy."""
+    launches = []
+    for validator, wanted in sorted(world.admissions.items()):
+        free = tuple(
+            slot.gpu_uuid
+            for slot in sorted(world.slots, key=lambda slot: slot.gpu_uuid)
+            if slot.lessee == validator and slot.gpu_uuid not in busy
+        )
+        waiting = (validator, wanted.chute_id) in world.backing_off
+        if waiting or set(free) <= set(wanted.admitted):
+            continue
+        busy.update(free)
+        launches.append(Launch(validator, wanted, free))
+    return launches
+
+
+def _with_idle(world: World, launch: Launch, busy: set[str]) -> Launch:
+    """Return the launch with all idle GPUs that it may take along; they become busy."""
+    idle = tuple(
+        slot.gpu_uuid
+        for slot in sorted(world.slots, key=lambda slot: slot.gpu_uuid)
+        if slot.lessee == launch.validator_hotkey and slot.gpu_uuid not in busy
+    )
+    busy.update(idle)
+    return Launch(launch.validator_hotkey, launch.chute, launch.gpu_uuids, idle)
 
 
 def _ranked(world: World) -> list[tuple[str, WantedChute]]:
@@ -136,7 +183,12 @@ def _fit(
     if not _of_one_class(fitting, chute.gpu_count):
         return "not_enough_gpus"
     free = [slot for slot in fitting if slot.gpu_uuid not in busy]
-    return _of_one_class(free, chute.gpu_count) or "gpus_busy"
+    admission = world.admissions.get(validator)
+    if admission is None:
+        return _of_one_class(free, chute.gpu_count) or "gpus_busy"
+    admitted = [slot for slot in free if slot.gpu_uuid in admission.admitted]
+    fit = _of_one_class(admitted, chute.gpu_count)
+    return fit or ("not_admitted" if _of_one_class(free, chute.gpu_count) else "gpus_busy")
 
 
 def _of_one_class(slots: Iterable[Slot], count: int) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ UNKNOWN_LAUNCH = "unknown_launch"
 # Ends that say nothing against the chute on this node: it may be started again at once.
 NO_FAULT = frozenset(
     {
+        "attested",
         "scaled_down",
         "superseded",
         "chute_deleted",

@@ -19,7 +19,7 @@ from chutes_core.miner.leases import LeaseBook
 from chutes_core.miner.placement import Launch, NoFit, Plan, Slot, Stop, World, plan
 from chutes_core.miner.runtime.base import Runtime
 from chutes_core.miner.validator_api import ValidatorApi
-from chutes_core.wire.control import WantedChute
+from chutes_core.wire.control import WantedList
 
 
 class Scheduler:
@@ -36,8 +36,10 @@ class Scheduler:
         deployer: Deployer,
         backoff: BackOff,
         api: ValidatorApi,
+        prove_beside: bool = False,
     ) -> None:
         self._gpus = gpus
+        self._prove_beside = prove_beside
         self._view = view
         self._directory = directory
         self._book = book
@@ -63,32 +65,36 @@ class Scheduler:
     async def tick(self) -> Plan:
         """Do one round and return the plan that was applied."""
         validators = self._directory.validators
-        wanted = await self._wanted(validators)
+        lists = await self._wanted(validators)
         block = self._view.block
         self._book.renew(
             block=block,
             gpus=[gpu.uuid for gpu in self._gpus],
             stakes={validator.hotkey: validator.stake_rao for validator in validators},
             busy=self._deployer.busy(),
-            eager=frozenset(hotkey for hotkey, chutes in wanted.items() if chutes),
+            eager=frozenset(hotkey for hotkey, listed in lists.items() if listed.wanted),
         )
-        planned = plan(self._world(block, wanted))
+        planned = plan(self._world(block, lists))
         self._apply(planned, block)
         return planned
 
-    async def _wanted(self, validators: Sequence[Validator]) -> dict[str, tuple[WantedChute, ...]]:
-        async def ask(validator: Validator) -> tuple[str, tuple[WantedChute, ...]]:
+    async def _wanted(self, validators: Sequence[Validator]) -> dict[str, WantedList]:
+        """Return the list of every validator that answers."""
+
+        async def ask(validator: Validator) -> WantedList | None:
             try:
-                return validator.hotkey, (await self._api.wanted(validator)).wanted
+                return await self._api.wanted(validator)
             except ChutesError as error:
                 logger.bind(validator=validator.hotkey, code=error.code).warning(
                     "wanted list was not read: {}", error.message
                 )
-                return validator.hotkey, ()
+                return None
 
-        return dict(await asyncio.gather(*(ask(validator) for validator in validators)))
+        lists = await asyncio.gather(*(ask(validator) for validator in validators))
+        answered = zip(validators, lists, strict=True)
+        return {validator.hotkey: listed for validator, listed in answered if listed is not None}
 
-    def _world(self, block: int, wanted: dict[str, tuple[WantedChute, ...]]) -> World:
+    def _world(self, block: int, lists: dict[str, WantedList]) -> World:
         lessees = self._book.lessees(block)
         taken = self._deployer.launch_ids()
         return World(
@@ -97,9 +103,15 @@ class Scheduler:
                 for gpu in self._gpus
             ),
             running=self._deployer.running(),
-            wanted=wanted,
+            wanted={hotkey: listed.wanted for hotkey, listed in lists.items()},
             warm_images=self._runtime.warm_images(),
             backing_off=self._backoff.waiting(),
+            admissions={
+                hotkey: listed.admission
+                for hotkey, listed in lists.items()
+                if listed.admission is not None
+            },
+            prove_beside=self._prove_beside,
         )
 
     def _apply(self, planned: Plan, block: int) -> None:
@@ -117,6 +129,7 @@ class Scheduler:
 
     def _begin(self, action: Launch, block: int) -> None:
         validator = self._directory.get(action.validator_hotkey)
-        leases = self._book.covering(action.gpu_uuids, action.validator_hotkey, block)
-        if validator is not None and len(leases) == len(action.gpu_uuids):
+        gpus = (*action.gpu_uuids, *action.idle_gpus)
+        leases = self._book.covering(gpus, action.validator_hotkey, block)
+        if validator is not None and len(leases) == len(gpus):
             self._deployer.begin(action, validator, leases)

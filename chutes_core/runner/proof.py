@@ -1,8 +1,9 @@
 """The proof of one launch: provers warm, legs answered, then the keys move on.
 
 Path: session (HELLO, LEG, REKEY) -> here -> a `Prover` per GPU -> answers -> `Identity.rekey`.
-Invariant: one attempt at a time, at most one succeeds, and when `rekey` has returned every prover
-has exited, so that user code finds all VRAM free.
+Later proofs of the same instance change no keys: `finish` ends them, and the host's idle GPUs take
+no part. Invariant: one attempt at a time, at most one rekeys, and when `rekey` or `finish` has
+returned every prover has exited, so that user code finds all VRAM free.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from chutes_core.base.errors import Conflict, ProtocolError
 from chutes_core.runner.identity import Identity
 from chutes_core.runner.prover import Prover
-from chutes_core.runner.settings import RunnerSettings
+from chutes_core.runner.settings import GpuSlot, RunnerSettings
 from chutes_core.wire.control import Handshake
 from chutes_core.wire.launch import Warm
 
@@ -27,8 +28,10 @@ class ProofGate:
         self._place = asyncio.Lock()
         self._attempt: ProofAttempt | None = None
 
-    async def begin(self) -> "ProofAttempt":
+    async def begin(self, *, again: bool = False) -> "ProofAttempt":
         """Return a new attempt; its holder ends it with `end`.
+
+        With ``again`` it is one of an instance that has been proven before.
 
         Waits BUSY_WAIT_S for another to end: a validator that tries again at once may overtake
         the end of its own first connection.
@@ -40,10 +43,13 @@ class ProofGate:
             await asyncio.wait_for(self._place.acquire(), BUSY_WAIT_S)
         except asyncio.TimeoutError:
             raise Conflict("proof_busy", "another connection runs a proof of this one") from None
-        if self._identity.proven:
+        if self._identity.proven and not again:
             self._place.release()
             raise Conflict("already_proven", "this instance has been proven")
-        self._attempt = ProofAttempt(self._settings, self._identity)
+        gpus = self._settings.gpus
+        if again:
+            gpus = tuple(gpu for gpu in gpus if not gpu.idle)
+        self._attempt = ProofAttempt(self._settings, self._identity, gpus)
         return self._attempt
 
     async def end(self, attempt: "ProofAttempt") -> None:
@@ -62,9 +68,12 @@ class ProofGate:
 class ProofAttempt:
     """One attempt on one connection."""
 
-    def __init__(self, settings: RunnerSettings, identity: Identity) -> None:
+    def __init__(
+        self, settings: RunnerSettings, identity: Identity, gpus: tuple[GpuSlot, ...]
+    ) -> None:
         self._settings = settings
         self._identity = identity
+        self._gpus = gpus
         self._provers: list[Prover] = []
         self._busy: set[int] = set()
         self._answers: dict[tuple[int, int], bytes] = {}
@@ -76,7 +85,7 @@ class ProofAttempt:
         Raises:
             Unavailable: ``prover_…``.
         """
-        for gpu in self._settings.gpus:
+        for gpu in self._gpus:
             prover = await Prover.start(self._settings.graval_python, gpu)
             if self._closed:  # the connection ended meanwhile
                 await prover.kill()
@@ -114,12 +123,19 @@ class ProofAttempt:
             ProtocolError: ``proof_incomplete``.
             Conflict: ``already_proven``.
         """
-        places = [(gpu, leg) for gpu in range(len(self._settings.gpus)) for leg in (1, 2)]
+        places = [(gpu, leg) for gpu in range(len(self._gpus)) for leg in (1, 2)]
         if self._busy or any(place not in self._answers for place in places):
             raise ProtocolError("proof_incomplete", "not every leg has its answer")
+        answers = b"".join(self._answers[place] for place in places)
+        await self.finish()
+        self._identity.rekey(answers)
+
+    async def finish(self) -> None:
+        """Stop the provers and wait until they have exited; what they work on is dropped."""
+        if self._busy:
+            await self.close()
         provers, self._provers = self._provers, []
         await asyncio.gather(*(prover.stop() for prover in provers))
-        self._identity.rekey(b"".join(self._answers[place] for place in places))
         self._answers.clear()
 
     async def close(self) -> None:

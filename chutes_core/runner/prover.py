@@ -7,6 +7,7 @@ that dies closes the child's stdin, upon which the child exits by itself.
 
 import asyncio
 import contextlib
+import os
 from collections import deque
 from collections.abc import Awaitable
 from typing import TypeVar
@@ -55,6 +56,7 @@ class Prover:
         try:
             process = await asyncio.create_subprocess_exec(
                 *_command(python, gpu),
+                env=_environ(gpu),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.PIPE,
@@ -168,7 +170,15 @@ class Prover:
 
 
 def _command(python: str, gpu: GpuSlot) -> list[str]:
-    command = [python, "-m", "graval.prover", "--gpu", str(gpu.index)]
-    if gpu.declare is None:
-        return [*command, "--backend", "auto"]
-    return [*command, "--backend", "numpy", "--declare", gpu.declare, "--uuid", gpu.uuid]
+    command = [python, "-m", "graval.prover"]
+    if gpu.declare is None:  # the only GPU that the child sees
+        return [*command, "--gpu", "0", "--backend", "auto"]
+    stand_in = ["--backend", "numpy", "--declare", gpu.declare, "--uuid", gpu.uuid]
+    return [*command, "--gpu", str(gpu.index), *stand_in]
+
+
+def _environ(gpu: GpuSlot) -> dict[str, str]:
+    """The runner's environment, with one GPU visible, by UUID: indices differ between processes."""
+    if gpu.declare is not None:
+        return dict(os.environ)
+    return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid}

@@ -1,8 +1,9 @@
 """What an instance does with the frames of one connection.
 
 Path: server accepts -> `Session.run` -> proof, loader, executor, lifecycle.
-Invariant: before the proof a connection can only prove, afterwards it can do anything but that;
-whatever goes wrong ends this connection alone.
+Invariant: before the proof a connection can only prove; afterwards it can do anything but change
+the keys, and a HELLO makes it one that proves again. Whatever goes wrong ends this connection
+alone.
 """
 
 import asyncio
@@ -38,21 +39,29 @@ class Instance:
 
 
 class ProofSession:
-    """A connection of generation 0: one proof attempt."""
+    """One proof attempt: on a connection of generation 0, or ``again`` on one of generation 1."""
 
-    def __init__(self, instance: Instance, link: Link) -> None:
+    def __init__(self, instance: Instance, link: Link, *, again: bool = False) -> None:
         self._instance = instance
         self._link = link
+        self._again = again
         self._attempt: ProofAttempt | None = None
         self._tasks: set[asyncio.Future[None]] = set()
 
-    async def run(self) -> None:
-        """Serve until REKEY, an error, or the peer's end; no prover is left behind.
+    async def run(self, first: Frame | None = None) -> None:
+        """Serve until REKEY (END where it proves again), an error, or the peer's end.
+
+        No prover is left behind.
+
+        Args:
+            first: a frame that was read before.
 
         Raises:
             ChutesError: what ended the connection, already sent as ERROR where anyone can read it.
         """
         try:
+            if first is not None:
+                await self._take(first)
             await self._serve()
         finally:
             if self._attempt is not None:
@@ -85,13 +94,17 @@ class ProofSession:
         if frame.kind is FrameKind.PING:
             await self._link.send((FrameKind.PONG, frame.payload))
         elif frame.kind is FrameKind.HELLO and self._attempt is None:
-            self._attempt = await self._instance.gate.begin()
+            self._attempt = await self._instance.gate.begin(again=self._again)
             self._spawn(self._warm(self._attempt))
         elif frame.kind is FrameKind.LEG and self._attempt is not None:
             self._spawn(self._leg(self._attempt, frame))
-        elif frame.kind is FrameKind.REKEY and self._attempt is not None:
+        elif frame.kind is FrameKind.REKEY and self._attempt is not None and not self._again:
             await self._attempt.rekey()
             await self._link.send((FrameKind.REKEYED, b""))
+            return True
+        elif frame.kind is FrameKind.END and self._attempt is not None and self._again:
+            await self._attempt.finish()
+            await self._link.send((FrameKind.OK, b""))
             return True
         else:
             raise _unexpected(frame)
@@ -126,6 +139,9 @@ class ServingSession:
             if frame.kind is FrameKind.CALL:
                 if not await self._instance.executor.run(self._link, frame):
                     return
+            elif frame.kind is FrameKind.HELLO:
+                await ProofSession(self._instance, self._link, again=True).run(frame)
+                return
             else:
                 await self._control(frame)
 

@@ -22,13 +22,17 @@ PREFIX = "CHUTES_RUNNER_"
 
 
 class GpuSlot(BaseModel):
-    """One GPU of this instance; ``declare`` names the class that a CPU stands in for."""
+    """One GPU of this instance; ``declare`` names the class that a CPU stands in for.
+
+    An ``idle`` one belongs to the host: it proves beside the instance's own and serves no chute.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     index: int = Field(ge=0, lt=64)
     uuid: GpuUuid
     declare: str | None = Field(default=None, max_length=40)
+    idle: bool = False
 
 
 def _from_json(value: object) -> object:

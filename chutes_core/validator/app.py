@@ -34,11 +34,13 @@ from chutes_core.validator.gateway.asgi import AsgiApp, Receive, Scope, Send
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.launches.admissions import AdmissionLimits, Admissions
 from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.lifecycle import Lifecycle
 from chutes_core.validator.launches.logs import InstanceLogs
+from chutes_core.validator.launches.plans import Plans
 from chutes_core.validator.launches.service import Launches, LaunchLimits
 from chutes_core.validator.launches.snapshot import build as build_snapshot
 from chutes_core.validator.launches.transfers import Transfers
@@ -161,7 +163,7 @@ def build(ground: Ground) -> Validator:
         lifecycle=launching.lifecycle,
         keeper=launching.keeper,
         attestor=launching.attestor,
-        inventories=Inventories(ground.client, launching.leases),
+        inventories=launching.inventories,
         images=images,
         payments=Payments(store, clock),
         settlement=Settlement(store),
@@ -208,6 +210,7 @@ class _Launching:
     """The parts that launches consist of."""
 
     leases: LeaseBook
+    inventories: Inventories
     attestor: ProcessAttestor
     lifecycle: Lifecycle
     launches: Launches
@@ -231,18 +234,34 @@ def _launching(
         lease_blocks=settings.lease_blocks,
     )
     leases = LeaseBook(store.leases, self_hotkey=ground.keys.hotkey_ss58)
+    inventories = Inventories(ground.client, leases)
     attestor = ProcessAttestor()
+    admissions = Admissions(
+        store=store,
+        clock=clock,
+        limits=_admission_limits(settings),
+        known=lambda: inventories.known,
+    )
+    plans = Plans(
+        store=store,
+        chain=network,
+        vault=vault,
+        clock=clock,
+        self_hotkey=ground.keys.hotkey_ss58,
+        known=lambda: inventories.known,
+        light_profile=settings.profile_of("light"),
+    )
     wanted = Wanted(
         store=store, demand=gateway.demand.snapshot, tao_usd_micros=settings.tao_usd_micros
     )
     lifecycle = Lifecycle(
         store=store,
-        chain=network,
         attestor=attestor,
+        plans=plans,
+        admissions=admissions,
         vault=vault,
         clock=clock,
         limits=limits,
-        self_hotkey=ground.keys.hotkey_ss58,
         secrets_of=secrets.of_chute,
         changed=pictures.refresh,
     )
@@ -251,6 +270,7 @@ def _launching(
         chain=network,
         wanted=wanted,
         leases=leases,
+        admissions=admissions,
         vault=vault,
         clock=clock,
         limits=limits,
@@ -268,7 +288,18 @@ def _launching(
         limits=limits,
         changed=pictures.refresh,
     )
-    return _Launching(leases, attestor, lifecycle, launches, Transfers(store, vault), keeper)
+    transfers = Transfers(store, vault)
+    return _Launching(leases, inventories, attestor, lifecycle, launches, transfers, keeper)
+
+
+def _admission_limits(settings: ValidatorSettings) -> AdmissionLimits:
+    return AdmissionLimits(
+        profile=settings.profile_of("admission"),
+        periodic=settings.profile_of("periodic"),
+        max_age_s=settings.admission_max_age_s,
+        periodic_s=settings.periodic_seconds,
+        failed_block_s=settings.failed_block_s,
+    )
 
 
 def _control_plane(

@@ -61,7 +61,18 @@ class ValidatorSettings(RoleSettings):
     build_allowed: str = Field(
         default="", description="private ranges builds may reach, e.g. a mirror"
     )
-    profile: Literal["test", "light", "periodic", "admission"] = "admission"
+    profile: Literal["test", "periodic", "admission"] = Field(
+        default="periodic", description="of launches; test (devnet only) goes for all challenges"
+    )
+    admission_max_age_s: int = Field(
+        default=24 * 3600, ge=0, description="how long a node attestation counts; 0: not needed"
+    )
+    periodic_seconds: int = Field(
+        default=4 * 3600, ge=10, description="an idle GPU is challenged in full so often"
+    )
+    failed_block_s: int = Field(
+        default=3600, ge=0, description="a GPU that failed a challenge is refused for so long"
+    )
     payment_treasury: str = Field(description="sr25519 public key (ss58) of the payment treasury")
     deposit_treasury: str = Field(description="sr25519 public key (ss58) of the deposit treasury")
     tao_usd: str = Field(default="400", description="price of one TAO in US dollars")
@@ -108,6 +119,10 @@ class ValidatorSettings(RoleSettings):
         if micros < 1:
             raise Invalid("bad_tao_usd", "the TAO price is zero", hint="e.g. tao_usd=400")
         return micros
+
+    def profile_of(self, purpose: str) -> str:
+        """Return the profile for admission, periodic or light: test where launches are test."""
+        return "test" if self.profile == "test" else purpose
 
     def check_binding(self) -> None:
         """Refuse to serve plain HTTP to the world.

@@ -62,16 +62,32 @@ class WantedChute(Message):
     missing: int = Field(ge=1)
 
 
+class AdmissionWanted(Message):
+    """The system chute (wire/system.py): every idle GPU that is not ``admitted`` is to be attested.
+
+    One launch takes all idle GPUs of the node at once, those admitted too.
+    """
+
+    chute_id: RecordId
+    version: RecordId
+    profile: str = Field(max_length=40)
+    admitted: tuple[GpuUuid, ...] = Field(default=(), max_length=256)
+
+
 class WantedList(Message):
     """Everything a validator wants now, and at which block it said so."""
 
     block: int
     lease_blocks: int = Field(ge=1)
     wanted: tuple[WantedChute, ...]
+    admission: AdmissionWanted | None = None
 
 
 class LaunchRequest(Message):
-    """A miner offers GPUs, each with its lease to this validator, for one instance of a chute."""
+    """A miner offers GPUs, each with its lease to this validator, for one instance of a chute.
+
+    ``idle_gpus`` of the same host are challenged together with ``gpus`` and get no chute.
+    """
 
     handshake: Handshake
     chute_id: RecordId
@@ -79,8 +95,9 @@ class LaunchRequest(Message):
     node_id: str = Field(max_length=64)
     runtime: RuntimeName
     relay_port: int = Field(ge=1, le=65535)
-    gpus: tuple[GpuClaim, ...] = Field(min_length=1, max_length=8)
-    leases: tuple[Lease, ...] = Field(min_length=1, max_length=8)
+    gpus: tuple[GpuClaim, ...] = Field(min_length=1, max_length=64)
+    leases: tuple[Lease, ...] = Field(min_length=1, max_length=64)
+    idle_gpus: tuple[GpuClaim, ...] = Field(default=(), max_length=64)
 
 
 class ImageRef(Message):
@@ -115,6 +132,7 @@ class LaunchGrant(Message):
     listen_deadline_s: int
     lease_renewal_s: int
     allow_external_egress: bool = False
+    idle_gpu_uuids: tuple[GpuUuid, ...] = ()
 
 
 class LaunchEvent(Message):

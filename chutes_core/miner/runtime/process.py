@@ -19,6 +19,7 @@ from pathlib import Path
 
 from loguru import logger
 
+import chutes_core
 from chutes_core.miner.runtime import shim
 from chutes_core.miner.runtime.base import (
     Ended,
@@ -30,8 +31,10 @@ from chutes_core.miner.runtime.base import (
 )
 from chutes_core.miner.runtime.venvs import Venvs
 from chutes_core.wire.control import ImageRef, RuntimeName
+from chutes_core.wire.system import NO_IMAGE_SHA256
 
 RUNNER_COMMAND = ("-m", "chutes_core.runner")
+_CHECKOUT = str(Path(chutes_core.__file__).resolve().parent.parent)
 _POLL_S = 0.05
 _KILL_WAIT_S = 5.0
 _SHIM_START_S = 2.0
@@ -63,8 +66,13 @@ class ProcessRuntime:
         """Do nothing: what is asked is looked up when it is asked."""
 
     async def known(self, image: ImageRef) -> PreparedImage | None:
-        """Return None: a bundle is small, and `prepare` knows what is prepared."""
-        return None
+        """Return the system chute's image, which is this very software; others are prepared.
+
+        For those None: a bundle is small, and `prepare` knows what is prepared.
+        """
+        if image.sha256 != NO_IMAGE_SHA256:
+            return None
+        return PreparedImage(image.image_id, image.sha256)
 
     def host(self, launch_id: str) -> str:
         """Return the loopback address."""
@@ -87,10 +95,10 @@ class ProcessRuntime:
         shutil.rmtree(home, ignore_errors=True)
         for folder in (home, home / "home", home / "tmp"):
             folder.mkdir(parents=True, mode=0o700)
-        python = self._venvs.python(spec.image.sha256)
+        python, own = self._interpreter(spec.image)
         order = {
             "command": [str(python), *self._command],
-            "env": self._clean_env(home, python, spec.runner_env),
+            "env": {**self._clean_env(home, python, spec.runner_env), **own},
             "cwd": str(home / "home"),
         }
         (home / "command.json").write_text(json.dumps(order))
@@ -184,6 +192,13 @@ class ProcessRuntime:
                 return False
             await asyncio.sleep(_POLL_S)
         return True
+
+    def _interpreter(self, image: PreparedImage) -> tuple[Path, dict[str, str]]:
+        """Return an image's interpreter, and what else it needs to find this software."""
+        if image.sha256 != NO_IMAGE_SHA256:
+            return self._venvs.python(image.sha256), {}
+        paths = os.pathsep.join([_CHECKOUT, *filter(None, sys.path)])
+        return Path(sys.executable), {"PYTHONPATH": paths}
 
     def _clean_env(self, home: Path, python: Path, extra: Mapping[str, str]) -> dict[str, str]:
         return {

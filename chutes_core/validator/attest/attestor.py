@@ -10,15 +10,17 @@ import ctypes
 import multiprocessing
 import signal
 import sys
+from collections.abc import Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from loguru import logger
 
-from chutes_core.validator.attest.sessions import run_session
+from chutes_core.validator.attest.challenges import prebuild
+from chutes_core.validator.attest.group import run_group
 from chutes_core.validator.attest.verdicts import refused
 from chutes_core.validator.domain.launches import Reason
-from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
+from chutes_core.validator.domain.verdicts import Attestation, AttestPlan, Prebuilt
 
 PROCESSES = 2
 _PR_SET_PDEATHSIG = 1  # linux/prctl.h
@@ -33,15 +35,35 @@ class ProcessAttestor:
 
     async def attest(self, plan: AttestPlan) -> Attestation:
         """Challenge one instance's GPUs and return the outcome."""
+        return (await self.attest_together((plan,)))[0]
+
+    async def attest_together(self, plans: Sequence[AttestPlan]) -> tuple[Attestation, ...]:
+        """Challenge several instances at the same instant; the outcomes in the plans' order."""
         loop = asyncio.get_running_loop()
         pool = self._pool
         try:
-            return await loop.run_in_executor(pool, run_session, plan)
+            return await loop.run_in_executor(pool, run_group, tuple(plans))
         except BrokenProcessPool as error:
-            logger.error("attestation process died", launch=plan.launch_id, error=str(error))
-            if self._pool is pool:
-                self._pool = self._new_pool()
-            return refused(plan, Reason.VALIDATOR_RESTARTED, "the attestation process died")
+            self._replace(pool, error)
+            reason, detail = Reason.VALIDATOR_RESTARTED, "the attestation process died"
+            return tuple(refused(plan, reason, detail) for plan in plans)
+
+    async def prebuild(
+        self, plan: AttestPlan, devices: tuple[str, ...], rtt_us: int
+    ) -> Prebuilt | None:
+        """Build an instance's next challenge ahead; None where that is not possible."""
+        loop = asyncio.get_running_loop()
+        pool = self._pool
+        try:
+            return await loop.run_in_executor(pool, prebuild, plan, devices, rtt_us)
+        except BrokenProcessPool as error:
+            self._replace(pool, error)
+            return None
+
+    def _replace(self, pool: Executor, error: BrokenProcessPool) -> None:
+        logger.error("attestation process died", error=str(error))
+        if self._pool is pool:
+            self._pool = self._new_pool()
 
     def close(self) -> None:
         """Stop the helper processes without waiting for a session in flight."""

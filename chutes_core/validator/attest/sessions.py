@@ -1,7 +1,9 @@
 """One attestation from hello to rekey, on a blocking socket in a process of its own.
 
 Path: attest/attestor -> here -> relay -> runner/session -> prover -> back -> verdicts. Everything
-is built before leg 1 is sent; times are taken at this socket, with no event loop in between.
+is built before leg 1 is sent; times are taken at this socket, with no event loop in between. An
+instance that has been proven before is challenged again under its keys, which it keeps; in a round
+(attest/rounds) several sessions send their first leg at the same instant.
 Invariant: leg 2 goes out only after every GPU has answered leg 1 (the barrier), and root 1 exists
 only where every GPU passed and the instance confirmed the rekeying.
 """
@@ -9,28 +11,28 @@ only where every GPU passed and the instance confirmed the rekeying.
 import secrets
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import replace
 
 from pydantic import ValidationError
 
 from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut, Unavailable
 from chutes_core.validator.attest.challenges import (
-    SECRET_BYTES,
     Objection,
     Prepared,
     check_devices,
     prepare,
     read_warms,
+    usable,
 )
-from chutes_core.validator.attest.verdicts import attestation, judge, refused
+from chutes_core.validator.attest.verdicts import LegResult, attestation, judge, refused
 from chutes_core.validator.domain.launches import Reason
 from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
 from chutes_core.wire.blocking import BlockingConnection, open_blocking
 from chutes_core.wire.frames import Frame, FrameKind, pack_leg, unpack_leg
 from chutes_core.wire.launch import FrameError, Warm
-from chutes_core.wire.sealing import UNPROVEN, KeyPair, agree_root, rekey_root
+from chutes_core.wire.sealing import PROVEN, UNPROVEN, KeyPair, agree_root, rekey_root
 from graval.messages import Warm as ProverWarm
-from graval.verifier import session_key_material
+from graval.verifier import Challenge, session_key_material
 
 PINGS = 5
 CONNECT_TIMEOUT_S = 5.0
@@ -41,14 +43,8 @@ LOOK_UP_S = 0.2
 
 Monotonic = Callable[[], int]
 """A monotonic clock in microseconds."""
-
-
-@dataclass
-class LegResult:
-    """Answers and times (microseconds since the leg was sent) by GPU index."""
-
-    answers: dict[int, bytes] = field(default_factory=dict)
-    times_us: dict[int, int] = field(default_factory=dict)
+Start = Callable[[], None]
+"""Returns when the first leg may go out."""
 
 
 def system_monotonic_us() -> int:
@@ -56,62 +52,92 @@ def system_monotonic_us() -> int:
     return time.monotonic_ns() // 1_000
 
 
-def run_session(plan: AttestPlan, *, now_us: Monotonic = system_monotonic_us) -> Attestation:
+def at_once() -> None:
+    """Start without waiting for anyone."""
+
+
+def run_session(
+    plan: AttestPlan, *, now_us: Monotonic = system_monotonic_us, start: Start = at_once
+) -> Attestation:
     """Attest one instance; every failure is an outcome with a reason, never an exception."""
     try:
-        keys = KeyPair.from_private(plan.validator_private_key)
-        root = agree_root(
-            keys, plan.instance_public_key, launch_id=plan.launch_id, validator_public=keys.public
-        )
+        root = _root_of(plan)
         with open_blocking(
             plan.host,
             plan.port,
             root=root,
             ticket=plan.ticket,
             launch_id=plan.launch_id,
-            generation=UNPROVEN,
+            generation=UNPROVEN if plan.root is None else PROVEN,
             timeout_s=CONNECT_TIMEOUT_S,
         ) as connection:
-            return _Session(plan, connection, root, now_us).run()
+            return _Session(plan, connection, root, now_us, start).run()
     except Objection as objection:
         return refused(plan, objection.reason, objection.detail)
     except ChutesError as error:
         return refused(plan, _reason_of(error), str(error))
 
 
+def _root_of(plan: AttestPlan) -> bytes:
+    if plan.root is not None:
+        return plan.root
+    keys = KeyPair.from_private(plan.validator_private_key)
+    return agree_root(
+        keys, plan.instance_public_key, launch_id=plan.launch_id, validator_public=keys.public
+    )
+
+
 class _Session:
     def __init__(
-        self, plan: AttestPlan, connection: BlockingConnection, root: bytes, now_us: Monotonic
+        self,
+        plan: AttestPlan,
+        connection: BlockingConnection,
+        root: bytes,
+        now_us: Monotonic,
+        start: Start,
     ) -> None:
         self._plan = plan
         self._connection = connection
         self._root = root
         self._now_us = now_us
+        self._start = start
 
     def run(self) -> Attestation:
-        warms = self._hello()
+        devices, warms = self._hello()
         check_devices(self._plan, warms)
         rtt_us = self._round_trip_us()
-        secret = secrets.token_bytes(SECRET_BYTES)
-        prepared = prepare(self._plan, warms, rtt_us, secret=secret)
-        first = self._leg(1, prepared)
-        # The barrier: every memory must be full at once, so nobody scans before all have filled.
-        full = len(first.answers) == len(prepared.challenges)
-        second = self._leg(2, prepared) if full else LegResult()
-        proof = judge(
-            self._plan,
-            prepared,
-            (first.answers, second.answers),
-            (first.times_us, second.times_us),
-            rtt_us=rtt_us,
-            secret=secret,
-        )
+        prepared = usable(self._plan.prebuilt, devices, rtt_us)
+        if prepared is None:
+            prepared = prepare(self._plan, warms, rtt_us)
+        self._start()
+        legs = self._passes(prepared)
+        proof = judge(self._plan, prepared, warms, legs, rtt_us=rtt_us)
+        if self._plan.root is not None:
+            self._finish()
+            return replace(attestation(proof), devices=devices)
         if not proof.accepted:
             return attestation(proof)
+        first, second = legs[0]
         answers = [(first.answers[i], second.answers[i]) for i in range(len(warms))]
-        return attestation(proof, root=self._rekey(session_key_material(answers)))
+        root = self._rekey(session_key_material(answers))
+        return replace(attestation(proof, root=root), devices=devices)
 
-    def _hello(self) -> tuple[ProverWarm, ...]:
+    def _passes(self, prepared: Prepared) -> list[tuple[LegResult, LegResult]]:
+        """Run every pass, up to the first in which an answer is missing."""
+        done = []
+        due1_us = max(work.due.leg1_us for work in prepared.works)
+        due2_us = max(work.due.leg2_us for work in prepared.works)
+        for challenges in prepared.passes:
+            first = self._leg(1, challenges, due1_us)
+            # The barrier: every memory must be full at once, so nobody scans before all filled.
+            full = len(first.answers) == len(challenges)
+            second = self._leg(2, challenges, due2_us) if full else LegResult()
+            done.append((first, second))
+            if len(second.answers) < len(challenges):
+                break
+        return done
+
+    def _hello(self) -> tuple[tuple[str, ...], tuple[ProverWarm, ...]]:
         self._connection.send(FrameKind.HELLO, b"{}")
         frame = self._receive(FrameKind.WARM, self._plan.warm_timeout_s)
         try:
@@ -120,7 +146,7 @@ class _Session:
             raise Objection(Reason.PROTOCOL, "WARM is not what version 1 says") from error
         if bytes.fromhex(warm.instance_public_key) != self._plan.instance_public_key:
             raise Objection(Reason.PROTOCOL, "WARM names another instance key")
-        return read_warms(warm.devices)
+        return warm.devices, read_warms(warm.devices)
 
     def _round_trip_us(self) -> int:
         """Return the least of five round trips on this connection, in microseconds."""
@@ -137,15 +163,14 @@ class _Session:
         assert least is not None
         return least
 
-    def _leg(self, leg: int, prepared: Prepared) -> LegResult:
+    def _leg(self, leg: int, challenges: tuple[Challenge, ...], due_us: int) -> LegResult:
         """Send one leg to every GPU and gather answers until all are in or the deadline passed."""
         sent_us = self._now_us()
-        for index, challenge in enumerate(prepared.challenges):
+        for index, challenge in enumerate(challenges):
             message = challenge.leg1 if leg == 1 else challenge.leg2
             self._connection.send(FrameKind.LEG, pack_leg(index, leg, message.to_bytes()))
-        due_us = max(d.leg1_us if leg == 1 else d.leg2_us for d in prepared.deadlines)
         result = LegResult()
-        while len(result.answers) < len(prepared.challenges):
+        while len(result.answers) < len(challenges):
             left_us = sent_us + due_us - self._now_us()
             if left_us <= 0:
                 break
@@ -153,7 +178,7 @@ class _Session:
                 frame = self._receive(FrameKind.ANSWER, min(left_us / 1_000_000, LOOK_UP_S))
             except TimedOut:
                 continue  # look at the clock again
-            self._take(frame, leg, result, len(prepared.challenges), sent_us)
+            self._take(frame, leg, result, len(challenges), sent_us)
         return result
 
     def _take(self, frame: Frame, leg: int, result: LegResult, count: int, sent_us: int) -> None:
@@ -169,6 +194,17 @@ class _Session:
         self._connection.send(FrameKind.REKEY)
         self._receive(FrameKind.REKEYED, REKEY_TIMEOUT_S)
         return rekey_root(self._root, answers, launch_id=self._plan.launch_id)
+
+    def _finish(self) -> None:
+        """Have the provers end, so that their memory is free before the next call comes."""
+        self._connection.send(FrameKind.END)
+        deadline_us = self._now_us() + REKEY_TIMEOUT_S * 1_000_000
+        while self._now_us() < deadline_us:
+            frame = self._connection.receive(REKEY_TIMEOUT_S)
+            if frame.kind is FrameKind.OK:
+                return
+            if frame.kind is not FrameKind.ANSWER:  # a late answer changes nothing any more
+                raise Objection(Reason.PROTOCOL, f"{frame.kind.name} came in place of OK")
 
     def _receive(self, kind: FrameKind, timeout_s: float) -> Frame:
         frame = self._connection.receive(timeout_s)

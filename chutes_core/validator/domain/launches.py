@@ -1,7 +1,8 @@
 """One launch of an instance: its states, the transition table, and the reasons of its end.
 
 `requested -> listening -> challenged -> verified -> starting -> active -> draining -> gone`;
-every state may go to gone, with a reason that miner and developer can read. Invariant: an instance
+every state may go to gone, with a reason that miner and developer can read. A launch of the system
+chute (wire/system.py) attests GPUs and goes from verified to gone(attested). Invariant: an instance
 serves calls only in `active`, and it reaches `active` only through `verified`.
 """
 
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from chutes_core.base.errors import Conflict
+from chutes_core.wire.system import is_admission
 
 
 class LaunchState(str, Enum):
@@ -42,6 +44,7 @@ class Reason(str, Enum):
     """Why a launch ended, each with a sentence in REASON_TEXT for the miner's operator."""
 
     NONE = ""
+    ATTESTED = "attested"
     LISTEN_DEADLINE = "listen_deadline"
     UNREACHABLE = "unreachable"
     PROTOCOL = "protocol"
@@ -50,6 +53,7 @@ class Reason(str, Enum):
     PROOF_MALFORMED = "proof_malformed"
     CLAIMS_DISAGREE = "claims_disagree"
     TEST_PROOF_REFUSED = "test_proof_refused"
+    ROUND_TRIP_TOO_LONG = "round_trip_too_long"
     START_FAILED = "start_failed"
     START_DEADLINE = "start_deadline"
     PROBE_FAILED = "probe_failed"
@@ -65,6 +69,7 @@ class Reason(str, Enum):
 
 REASON_TEXT: dict[Reason, str] = {
     Reason.NONE: "",
+    Reason.ATTESTED: "every GPU passed; this node attestation is over",
     Reason.LISTEN_DEADLINE: "the instance did not listen in time; look at the miner's build log",
     Reason.UNREACHABLE: "the relay did not answer; check that its port is open from outside",
     Reason.PROTOCOL: "the instance broke the protocol; update the miner's software",
@@ -73,6 +78,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.PROOF_MALFORMED: "a graval answer could not be read; update the miner's software",
     Reason.CLAIMS_DISAGREE: "the device differs from what the inventory claims for it",
     Reason.TEST_PROOF_REFUSED: "test proofs, stand-in GPUs and the process runtime need a devnet",
+    Reason.ROUND_TRIP_TOO_LONG: "the round trip is too long to time this GPU; move closer",
     Reason.START_FAILED: "the chute's code or a start-up hook failed; see the detail",
     Reason.START_DEADLINE: "the chute's start-up hooks did not finish in time",
     Reason.PROBE_FAILED: "the started instance did not answer a probe",
@@ -87,9 +93,36 @@ REASON_TEXT: dict[Reason, str] = {
 }
 
 
+FAILED = frozenset(
+    {
+        Reason.PROOF_WRONG,
+        Reason.PROOF_MALFORMED,
+        Reason.CLAIMS_DISAGREE,
+        Reason.TEST_PROOF_REFUSED,
+    }
+)
+"""Verdicts that stand against a GPU; every other refusal (late, unreachable…) is inconclusive."""
+
+
+@dataclass(frozen=True)
+class ClaimedGpu:
+    """A GPU as the miner claims it for a launch; an ``idle`` one is challenged, and no more."""
+
+    uuid: str
+    index: int
+    gpu_class: str
+    stand_in: bool
+    idle: bool = False
+
+
 @dataclass(frozen=True)
 class Launch:
-    """The record of one launch; secrets are stored sealed (wire/sealing) beside it, not in it."""
+    """The record of one launch; secrets are stored sealed (wire/sealing) beside it, not in it.
+
+    ``gpu_uuids`` serve the chute; ``challenged`` are those and the idle ones that prove with them.
+    ``gpu_class`` is what the GPUs count as, which for an uncalibrated class is a lesser one than
+    they claim.
+    """
 
     launch_id: str
     chute_id: str
@@ -115,6 +148,12 @@ class Launch:
     active_at_s: int | None = None
     gone_at_s: int | None = None
     lease_until_s: int = 0
+    challenged: tuple[ClaimedGpu, ...] = ()
+
+    @property
+    def admission(self) -> bool:
+        """Tell whether this launch attests GPUs and serves nothing."""
+        return is_admission(self.chute_id)
 
 
 def check_transition(current: LaunchState, wanted: LaunchState) -> None:

@@ -138,6 +138,8 @@ class Keeper:
             return Reason.LISTEN_DEADLINE
         if self._chain.miner(launch.miner_hotkey) is None:
             return Reason.DEREGISTERED
+        if launch.admission:
+            return None
         if launch.state in _ON_THE_WAY:
             return None  # a proof or a start-up in flight has its own, longer deadlines
         chute = self._store.chutes.get(launch.chute_id)

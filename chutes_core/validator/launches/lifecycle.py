@@ -1,4 +1,4 @@
-"""One launch from listening to active: prove, rekey, start, probe.
+"""One launch from listening to active: prove, rekey, start, probe; a node attestation ends proven.
 
 Path: service -> here -> attest -> instance. One task per launch is the only one that moves it on;
 others can only end it, which the store's compare-and-set makes visible here as a Conflict.
@@ -12,10 +12,12 @@ from loguru import logger
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError, Conflict, ProtocolError, TimedOut
 from chutes_core.validator.domain.launches import Launch, LaunchState, Reason
-from chutes_core.validator.domain.verdicts import AttestPlan, ClaimedGpu
+from chutes_core.validator.domain.verdicts import Attestation
 from chutes_core.validator.launches import instance
+from chutes_core.validator.launches.admissions import Admissions
 from chutes_core.validator.launches.instance import InstanceAddress, InstanceRefused
-from chutes_core.validator.launches.ports import Attestor, ChainView, Changed, SecretsOf
+from chutes_core.validator.launches.plans import Plans
+from chutes_core.validator.launches.ports import Attestor, Changed, SecretsOf
 from chutes_core.validator.launches.service import LaunchLimits
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
@@ -29,22 +31,22 @@ class Lifecycle:
         self,
         *,
         store: Store,
-        chain: ChainView,
         attestor: Attestor,
+        plans: Plans,
+        admissions: Admissions,
         vault: Vault,
         clock: Clock,
         limits: LaunchLimits,
-        self_hotkey: str,
         secrets_of: SecretsOf,
         changed: Changed,
     ) -> None:
         self._store = store
-        self._chain = chain
         self._attestor = attestor
+        self._plans = plans
+        self._admissions = admissions
         self._vault = vault
         self._clock = clock
         self._limits = limits
-        self._self_hotkey = self_hotkey
         self._secrets_of = secrets_of
         self._changed = changed
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -99,30 +101,50 @@ class Lifecycle:
             logger.info("launch left", launch=launch_id, reason=conflict.code)
 
     async def _prove(self, launch_id: str) -> bool:
+        """Attest; True where an instance is to be started."""
         launch = await self._advance(launch_id, LaunchState.LISTENING, LaunchState.CHALLENGED)
-        attestation = await self._attestor.attest(await asyncio.to_thread(self._plan, launch))
-        await asyncio.to_thread(self._store.proofs.insert, attestation.proof)
-        proof = attestation.proof
-        for gpu in proof.gpus:
-            logger.info(
-                "verdict given",
-                launch=launch_id,
-                gpu=gpu.gpu_uuid,
-                accepted=gpu.accepted,
-                reason=gpu.reason.value,
-                leg1_us=gpu.leg1_us,
-                leg2_us=gpu.leg2_us,
-            )
-        if attestation.root is None or not proof.accepted:
+        attestation = await self._attestor.attest(
+            await asyncio.to_thread(self._plans.first, launch)
+        )
+        return await self.proven(launch, attestation)
+
+    async def proven(self, launch: Launch, attestation: Attestation) -> bool:
+        """Take a challenged launch's first attestation; True where an instance is to be started."""
+        launch_id, proof = launch.launch_id, attestation.proof
+        await asyncio.to_thread(self.record, launch, attestation)
+        if attestation.root is None or not attestation.passed:
             reason = attestation.reason or Reason.PROTOCOL
             await self.end(launch_id, reason, attestation.detail)
             return False
-        sealed = self._vault.seal(launch_id, "root", attestation.root)
-        await asyncio.to_thread(self._store.launches.set_root, launch_id, sealed)
+        if not launch.admission:
+            sealed = self._vault.seal(launch_id, "root", attestation.root)
+            await asyncio.to_thread(self._store.launches.set_root, launch_id, sealed)
         await self._advance(
             launch_id, LaunchState.CHALLENGED, LaunchState.VERIFIED, proof_id=proof.proof_id
         )
-        return True
+        if launch.admission:
+            await self.end(launch_id, Reason.ATTESTED)
+        return not launch.admission
+
+    def record(self, launch: Launch, attestation: Attestation) -> None:
+        """Keep a proof, draw its consequences for the GPUs' standing, and log its verdicts."""
+        proof = attestation.proof
+        with self._store.transaction():
+            self._store.proofs.insert(proof)
+            self._admissions.judged(launch, proof)
+        for gpu in proof.gpus:
+            logger.info(
+                "verdict given",
+                launch=launch.launch_id,
+                gpu=gpu.gpu_uuid,
+                profile=proof.profile,
+                scope=proof.scope,
+                accepted=gpu.accepted,
+                reason=gpu.reason.value,
+                basis=gpu.basis,
+                leg1_us=gpu.leg1_us,
+                leg2_us=gpu.leg2_us,
+            )
 
     async def _start(self, launch_id: str) -> None:
         deadline_s = self._clock.now_s() + self._limits.start_deadline_s
@@ -154,28 +176,6 @@ class Lifecycle:
     ) -> Launch:
         return await asyncio.to_thread(
             self._store.launches.advance, launch_id, from_state, to_state, **changes
-        )
-
-    def _plan(self, launch: Launch) -> AttestPlan:
-        sealed = self._store.launches.secrets(launch.launch_id)
-        reveal = self._vault.reveal
-        return AttestPlan(
-            launch_id=launch.launch_id,
-            validator_hotkey=self._self_hotkey,
-            miner_hotkey=launch.miner_hotkey,
-            node_id=launch.node_id,
-            host=launch.relay_host,
-            port=launch.relay_port,
-            ticket=reveal(launch.launch_id, "ticket", sealed.ticket),
-            validator_private_key=reveal(launch.launch_id, "key", sealed.private_key),
-            instance_public_key=bytes.fromhex(launch.instance_public_key),
-            profile=launch.profile,
-            gpus=tuple(
-                ClaimedGpu(uuid, index, launch.gpu_class, launch.stand_in)
-                for index, uuid in enumerate(launch.gpu_uuids)
-            ),
-            devnet=self._chain.devnet,
-            started_at_s=self._clock.now_s(),
         )
 
     def _order(self, launch: Launch, lease_until_s: int) -> StartOrder:

@@ -1,8 +1,9 @@
 """A launch from the miner's side: ask for one, report its events, read its state.
 
 Path: miner -> api/routes/miner -> here -> lifecycle. Invariant: a launch is granted only for GPUs
-that are leased to this validator now, free, and of a class that the chute admits; on a chain that
-is no devnet never to stand-in GPUs or the process runtime.
+that are leased to this validator now, free, admitted (the system chute excepted, which admits
+them), and of a class that the chute takes; on a chain that is no devnet never to stand-in GPUs or
+the process runtime.
 """
 
 import asyncio
@@ -17,7 +18,14 @@ from chutes_core.base.errors import Conflict, Forbidden, Invalid, NotFound
 from chutes_core.base.ids import new_id
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.images import Image
-from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
+from chutes_core.validator.domain.launches import (
+    REASON_TEXT,
+    ClaimedGpu,
+    Launch,
+    LaunchState,
+    Reason,
+)
+from chutes_core.validator.launches.admissions import Admissions
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.ports import ChainView, Changed, Miner
 from chutes_core.validator.launches.transfers import image_ref
@@ -34,6 +42,13 @@ from chutes_core.wire.control import (
     WantedList,
 )
 from chutes_core.wire.sealing import KEY_BYTES, KeyPair
+from chutes_core.wire.system import (
+    ADMISSION_CHUTE_ID,
+    ADMISSION_NAME,
+    ADMISSION_VERSION,
+    NO_IMAGE_SHA256,
+    is_admission,
+)
 
 GONE_SHOWN_S = 3600
 
@@ -49,6 +64,20 @@ class LaunchLimits:
     lease_blocks: int = 300
 
 
+@dataclass(frozen=True)
+class _Target:
+    """What a launch is of: a chute with its image, or the system chute without one."""
+
+    chute_id: str
+    version: str
+    name: str
+    image_id: str
+    profile: str
+    gpu_class: str
+    chute: Chute | None = None
+    image: Image | None = None
+
+
 class Launches:
     """Everything that miners may ask about launches."""
 
@@ -59,6 +88,7 @@ class Launches:
         chain: ChainView,
         wanted: Wanted,
         leases: LeaseBook,
+        admissions: Admissions,
         vault: Vault,
         clock: Clock,
         limits: LaunchLimits,
@@ -70,6 +100,7 @@ class Launches:
         self._chain = chain
         self._wanted = wanted
         self._leases = leases
+        self._admissions = admissions
         self._vault = vault
         self._clock = clock
         self._limits = limits
@@ -78,11 +109,14 @@ class Launches:
         self._changed = changed
         self._granting = asyncio.Lock()
 
-    async def wanted(self) -> WantedList:
-        """Return what misses instances now."""
+    async def wanted(self, hotkey: str) -> WantedList:
+        """Return what misses instances now, and which of the miner's GPUs are admitted."""
         listed = await asyncio.to_thread(self._wanted.listed, self._clock.now_s())
         return WantedList(
-            block=self._chain.block, lease_blocks=self._limits.lease_blocks, wanted=tuple(listed)
+            block=self._chain.block,
+            lease_blocks=self._limits.lease_blocks,
+            wanted=tuple(listed),
+            admission=await asyncio.to_thread(self._admissions.listed, hotkey),
         )
 
     async def request(self, hotkey: str, request: LaunchRequest) -> LaunchGrant:
@@ -90,7 +124,8 @@ class Launches:
 
         Raises:
             Forbidden: not_registered, test_proof_refused, no_lease.
-            Conflict: not_wanted, gpu_busy, lease_conflict.
+            Conflict: not_wanted, gpu_busy, lease_conflict, not_admitted, gpu_contested,
+                gpu_uncalibrated, proof_failed_lately, proof_tries_used.
             Invalid: wrong_gpus.
         """
         async with self._granting:  # two requests must not both take the last wanted place
@@ -133,68 +168,101 @@ class Launches:
 
     def _grant(self, hotkey: str, request: LaunchRequest) -> LaunchGrant:
         miner = self._miner(hotkey)
-        self._check_class(request)
-        uuids = tuple(gpu.uuid for gpu in request.gpus)
+        self._check_gpus(request)
+        claims = _claims(request)
+        uuids = tuple(claim.uuid for claim in claims)
         self._leases.require(
             request.leases, miner_hotkey=hotkey, gpu_uuids=uuids, block=self._chain.block
         )
         self._check_free(hotkey, uuids)
+        self._admissions.check_tries(hotkey, uuids)
         now_s = self._clock.now_s()
-        gpu_class = request.gpus[0].gpu_class
-        chute = self._wanted.require(
-            request.chute_id, request.version, gpu_class, len(uuids), now_s
-        )
+        target = self._target(hotkey, request, now_s)
         launch_id, ticket, keys = new_id(), secrets.token_bytes(KEY_BYTES), KeyPair.generate()
-        image = image_ref(self._image(chute), request.runtime, launch_id, ticket)
         launch = Launch(
             launch_id=launch_id,
-            chute_id=chute.chute_id,
-            version=chute.version,
-            image_id=chute.image_id,
+            chute_id=target.chute_id,
+            version=target.version,
+            image_id=target.image_id,
             miner_hotkey=hotkey,
             miner_coldkey=miner.coldkey,
             registered_at_block=miner.registered_at_block,
             node_id=request.node_id,
-            gpu_uuids=uuids,
-            gpu_class=gpu_class,
+            gpu_uuids=tuple(gpu.uuid for gpu in request.gpus),
+            gpu_class=target.gpu_class,
             relay_host=miner.host,
             relay_port=request.relay_port,
-            profile=self._limits.profile,
-            stand_in=any(gpu.stand_in for gpu in request.gpus),
+            profile=target.profile,
+            stand_in=any(claim.stand_in for claim in claims),
             requested_at_s=now_s,
             deadline_s=now_s + self._limits.listen_deadline_s,
+            challenged=claims,
         )
         self._store.launches.insert(
             launch,
             sealed_private_key=self._vault.seal(launch_id, "key", keys.private),
             sealed_ticket=self._vault.seal(launch_id, "ticket", ticket),
         )
-        return self._describe(launch, chute, image, keys, ticket, request)
+        return self._describe(launch, target, keys, ticket, request)
+
+    def _target(self, hotkey: str, request: LaunchRequest, now_s: int) -> _Target:
+        uuids = [gpu.uuid for gpu in request.gpus]
+        gpu_class = request.gpus[0].gpu_class
+        if is_admission(request.chute_id):
+            return _Target(
+                chute_id=ADMISSION_CHUTE_ID,
+                version=ADMISSION_VERSION,
+                name=ADMISSION_NAME,
+                image_id=ADMISSION_CHUTE_ID,
+                profile=self._admissions.profile_for(hotkey, uuids),
+                gpu_class=gpu_class,
+            )
+        if len({gpu.gpu_class for gpu in request.gpus}) != 1:
+            raise Invalid("wrong_gpus", "the GPUs of one instance are of one class")
+        gpu_class = self._admissions.require(hotkey, uuids) or gpu_class
+        chute = self._wanted.require(
+            request.chute_id, request.version, gpu_class, len(uuids), now_s
+        )
+        image = self._image(chute)
+        return _Target(
+            chute_id=chute.chute_id,
+            version=chute.version,
+            name=chute.name,
+            image_id=chute.image_id,
+            profile=self._limits.profile,
+            gpu_class=gpu_class,
+            chute=chute,
+            image=image,
+        )
 
     def _miner(self, hotkey: str) -> Miner:
         miner = self._chain.miner(hotkey)
         if miner is None:
             raise Forbidden("not_registered", "this hotkey is not registered on the subnet")
+        if not miner.host:
+            raise Conflict(
+                "not_serving",
+                "the finalized chain shows no axon of this hotkey yet",
+                hint="ask again in a block or two",
+            )
         return miner
 
-    def _check_class(self, request: LaunchRequest) -> None:
-        if len({gpu.gpu_class for gpu in request.gpus}) != 1:
-            raise Invalid("wrong_gpus", "the GPUs of one instance are of one class")
-        if len({gpu.uuid for gpu in request.gpus}) != len(request.gpus):
+    def _check_gpus(self, request: LaunchRequest) -> None:
+        gpus = (*request.gpus, *request.idle_gpus)
+        if len({gpu.uuid for gpu in gpus}) != len(gpus):
             raise Invalid("wrong_gpus", "one GPU is named twice")
-        testing = request.runtime == "process" or any(gpu.stand_in for gpu in request.gpus)
+        testing = request.runtime == "process" or any(gpu.stand_in for gpu in gpus)
         if testing and not self._chain.devnet:
             raise Forbidden("test_proof_refused", REASON_TEXT[Reason.TEST_PROOF_REFUSED])
 
     def _check_free(self, hotkey: str, uuids: tuple[str, ...]) -> None:
-        for launch in self._store.launches.open():
-            taken = set(uuids) & set(launch.gpu_uuids)
-            if taken and launch.miner_hotkey == hotkey:
-                raise Conflict(
-                    "gpu_busy",
-                    f"GPU {min(taken)} already serves launch {launch.launch_id}",
-                    hint="report that launch gone if its instance has ended",
-                )
+        busy = self._store.launches.busy_gpus(hotkey)
+        if taken := set(uuids) & busy.keys():
+            raise Conflict(
+                "gpu_busy",
+                f"GPU {min(taken)} already stands in launch {busy[min(taken)]}",
+                hint="report that launch gone if its instance has ended",
+            )
 
     def _image(self, chute: Chute) -> Image:
         image = self._store.images.get(chute.image_id)
@@ -205,25 +273,30 @@ class Launches:
     def _describe(
         self,
         launch: Launch,
-        chute: Chute,
-        image: ImageRef,
+        target: _Target,
         keys: KeyPair,
         ticket: bytes,
         request: LaunchRequest,
     ) -> LaunchGrant:
+        image = target.image
         return LaunchGrant(
             launch_id=launch.launch_id,
             validator_public_key=keys.public.hex(),
             ticket=ticket.hex(),
-            chute_id=chute.chute_id,
-            version=chute.version,
-            chute_name=chute.name,
+            chute_id=launch.chute_id,
+            version=launch.version,
+            chute_name=target.name,
             gpu_uuids=launch.gpu_uuids,
-            image=image,
+            image=(
+                _no_image(request)
+                if image is None
+                else image_ref(image, request.runtime, launch.launch_id, ticket)
+            ),
             profile=launch.profile,
-            allow_external_egress=chute.allow_external_egress,
+            allow_external_egress=target.chute is not None and target.chute.allow_external_egress,
             listen_deadline_s=self._limits.listen_deadline_s,
             lease_renewal_s=self._limits.lease_renewal_s,
+            idle_gpu_uuids=tuple(gpu.uuid for gpu in launch.challenged if gpu.idle),
         )
 
     def _own(self, hotkey: str, launch_id: str) -> Launch:
@@ -246,6 +319,28 @@ class Launches:
             except Conflict:  # it moved between our read and our write: look again
                 launch = self._own(launch.miner_hotkey, launch.launch_id)
         return launch
+
+
+def _claims(request: LaunchRequest) -> tuple[ClaimedGpu, ...]:
+    """Return every GPU that is to be challenged: the instance's own, then the idle ones."""
+    own = [(gpu, False) for gpu in request.gpus]
+    beside = [(gpu, True) for gpu in request.idle_gpus]
+    return tuple(
+        ClaimedGpu(gpu.uuid, index, gpu.gpu_class, gpu.stand_in, idle)
+        for index, (gpu, idle) in enumerate((*own, *beside))
+    )
+
+
+def _no_image(request: LaunchRequest) -> ImageRef:
+    """Return what stands for the runner that every miner has itself."""
+    return ImageRef(
+        image_id=ADMISSION_CHUTE_ID,
+        name=ADMISSION_NAME,
+        kind=request.runtime,
+        path="",
+        sha256=NO_IMAGE_SHA256,
+        size_bytes=0,
+    )
 
 
 def status_of(launch: Launch) -> LaunchStatus:

@@ -20,6 +20,7 @@ from chutes_core.validator.store.cursors import CursorRows
 from chutes_core.validator.store.deposits import DepositRows, RefundRows
 from chutes_core.validator.store.epochs import EpochRows
 from chutes_core.validator.store.extras import LogoRows, ReportRows
+from chutes_core.validator.store.gpus import GpuRows
 from chutes_core.validator.store.images import ImageRows
 from chutes_core.validator.store.invocations import InvocationRows
 from chutes_core.validator.store.keys import KeyRows
@@ -55,6 +56,7 @@ class Store:
         self.chutes = ChuteRows(connection)
         self.launches = LaunchRows(connection)
         self.proofs = ProofRows(connection)
+        self.gpus = GpuRows(connection)
         self.invocations = InvocationRows(connection)
         self.ledger = LedgerRows(connection)
         self.nonces = NonceRows(connection, clock or SystemClock())

@@ -1,21 +1,28 @@
 """Rows of launches and their sealed secrets.
 
 Invariant: a state moves by compare-and-set along the domain's transition table only; a GPU of a
-miner stands in at most one open launch; secrets (launch key, ticket, root) come in and go out
+miner stands in at most one open launch (an idle one that proves beside it until it is verified);
+secrets (launch key, ticket, root) come in and go out
 sealed, and the private key and root are erased when the launch is gone.
 """
 
 import json
 import sqlite3
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 
 from chutes_core.base.errors import Conflict, NotFound
-from chutes_core.validator.domain.launches import Launch, LaunchState, Reason, check_transition
+from chutes_core.validator.domain.launches import (
+    ClaimedGpu,
+    Launch,
+    LaunchState,
+    Reason,
+    check_transition,
+)
 from chutes_core.validator.domain.spans import ActiveSpan
 from chutes_core.validator.store.connection import Connection, Value
 
 Change = str | int | Reason | None
-_FIXED = ("launch_id", "chute_id", "version", "miner_hotkey", "gpu_uuids", "state")
+_FIXED = ("launch_id", "chute_id", "version", "miner_hotkey", "gpu_uuids", "state", "challenged")
 _CHANGEABLE = frozenset(item.name for item in fields(Launch) if item.name not in _FIXED)
 
 
@@ -44,7 +51,8 @@ class LaunchRows:
         row |= {"sealed_private_key": sealed_private_key, "sealed_ticket": sealed_ticket}
         with self._db.transaction():
             self._db.insert("launches", row)
-            for gpu_uuid in launch.gpu_uuids:
+            beside = (gpu.uuid for gpu in launch.challenged if gpu.idle)
+            for gpu_uuid in (*launch.gpu_uuids, *beside):
                 self._bind(launch, gpu_uuid)
 
     def get(self, launch_id: str) -> Launch | None:
@@ -90,6 +98,8 @@ class LaunchRows:
         check_transition(from_state, to_state)
         with self._db.transaction():
             launch = self._change(launch_id, from_state, {"state": to_state.value}, changes)
+            if to_state is LaunchState.VERIFIED:
+                self._release_idle(launch)
             if to_state is LaunchState.GONE:
                 self._release(launch_id)
         return launch
@@ -184,6 +194,14 @@ class LaunchRows:
         if not self._db.insert("launch_gpus", row, known="keep"):
             raise Conflict("gpu_busy", f"the GPU {gpu_uuid} stands in an open launch")
 
+    def _release_idle(self, launch: Launch) -> None:
+        for gpu in launch.challenged:
+            if gpu.idle:
+                self._db.change(
+                    "DELETE FROM launch_gpus WHERE miner_hotkey=? AND gpu_uuid=? AND launch_id=?",
+                    (launch.miner_hotkey, gpu.uuid, launch.launch_id),
+                )
+
     def _release(self, launch_id: str) -> None:
         self._db.change("DELETE FROM launch_gpus WHERE launch_id=?", (launch_id,))
         erased: dict[str, Value] = {"sealed_private_key": b"", "sealed_root": None}
@@ -226,6 +244,7 @@ def _row(launch: Launch) -> dict[str, Value]:
         "active_at_s": launch.active_at_s,
         "gone_at_s": launch.gone_at_s,
         "lease_until_s": launch.lease_until_s,
+        "challenged": json.dumps([asdict(gpu) for gpu in launch.challenged]),
     }
 
 
@@ -255,4 +274,5 @@ def _launch(row: sqlite3.Row) -> Launch:
         active_at_s=row["active_at_s"],
         gone_at_s=row["gone_at_s"],
         lease_until_s=row["lease_until_s"],
+        challenged=tuple(ClaimedGpu(**gpu) for gpu in json.loads(row["challenged"])),
     )

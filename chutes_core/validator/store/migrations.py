@@ -226,6 +226,25 @@ CREATE TABLE logo_uses (object_id TEXT PRIMARY KEY, logo_id TEXT NOT NULL) STRIC
 """
 
 
+_GPUS = """
+ALTER TABLE launches ADD COLUMN challenged TEXT NOT NULL DEFAULT '[]';
+CREATE TABLE gpu_admissions (
+  miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL, gpu_class TEXT NOT NULL,
+  counts_as TEXT NOT NULL, proof_id TEXT NOT NULL, profile TEXT NOT NULL, at_s INTEGER NOT NULL,
+  proven_at_s INTEGER NOT NULL, PRIMARY KEY (miner_hotkey, gpu_uuid)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE gpu_sightings (
+  gpu_key TEXT NOT NULL, miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL, at_s INTEGER NOT NULL,
+  PRIMARY KEY (gpu_key, miner_hotkey)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE gpu_contests (
+  gpu_key TEXT NOT NULL, miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL, at_s INTEGER NOT NULL,
+  PRIMARY KEY (gpu_key, miner_hotkey)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX gpu_contests_by_miner ON gpu_contests(miner_hotkey);
+"""
+
+
 @migrations(name="0001-accounts-and-keys")
 def _people(db: Database) -> None:
     _create(db, _PEOPLE)
@@ -293,3 +312,8 @@ def _complete(statement: str) -> bool:
     if text.startswith("CREATE TRIGGER"):
         return text.endswith("END;")
     return text.endswith(";")
+
+
+@migrations(name="0020-gpu-admissions")
+def _gpus(db: Database) -> None:
+    _create(db, _GPUS)

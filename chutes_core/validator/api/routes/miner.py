@@ -43,8 +43,8 @@ def build_router(launches: Launches, store: Store) -> APIRouter:
     router = APIRouter(prefix="/miner", tags=["miner"])
 
     @router.get("/wanted")
-    async def wanted(_: Hotkey) -> WantedList:
-        return await launches.wanted()
+    async def wanted(hotkey: Hotkey) -> WantedList:
+        return await launches.wanted(hotkey)
 
     @router.post("/launches", status_code=201)
     async def request_launch(hotkey: Hotkey, body: LaunchRequest) -> LaunchGrant:

@@ -1,0 +1,60 @@
+"""Several attestations at the same instant: one GPU behind two of them misses its deadlines.
+
+Path: attest/attestor -> here -> a session in a thread each. All say hello, measure and build first;
+the first leg of every session goes out when the last is ready. Invariant: one session that fails
+or hangs holds the others up for `WAIT_S` at most, and every plan gets its outcome.
+"""
+
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+from chutes_core.validator.attest.sessions import run_session
+from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
+
+WAIT_S = 60.0
+Run = Callable[..., Attestation]
+
+
+class StartGate:
+    """Opens when every party has come or gone, or after a time limit."""
+
+    def __init__(self, parties: int, timeout_s: float = WAIT_S) -> None:
+        self._missing = parties
+        self._timeout_s = timeout_s
+        self._changed = threading.Condition()
+
+    def come(self) -> None:
+        """Return when all have come or gone, or the time is over."""
+        with self._changed:
+            self._missing -= 1
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: self._missing <= 0, self._timeout_s)
+
+    def go(self) -> None:
+        """Leave without starting."""
+        with self._changed:
+            self._missing -= 1
+            self._changed.notify_all()
+
+
+def run_group(plans: tuple[AttestPlan, ...], *, run: Run = run_session) -> tuple[Attestation, ...]:
+    """Run the plans' sessions with a common start; the outcomes in the plans' order."""
+    gate = StartGate(len(plans))
+    with ThreadPoolExecutor(max_workers=len(plans), thread_name_prefix="session") as threads:
+        return tuple(threads.map(lambda plan: _one(plan, gate, run), plans))
+
+
+def _one(plan: AttestPlan, gate: StartGate, run: Run) -> Attestation:
+    started = False
+
+    def start() -> None:
+        nonlocal started
+        started = True
+        gate.come()
+
+    try:
+        return run(plan, start=start)
+    finally:
+        if not started:
+            gate.go()
