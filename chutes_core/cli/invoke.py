@@ -125,14 +125,24 @@ def choose_cord(cords: list[dict[str, Any]], wanted: str | None) -> dict[str, An
 
 def text_parameter(schema: dict[str, Any] | None) -> str:
     """Return the name of the first required parameter that takes a text, else ``input``."""
-    properties = (schema or {}).get("properties", {})
-    required = (schema or {}).get("required", [])
+    body = _body_schema(schema or {})
+    properties, required = body.get("properties", {}), body.get("required", [])
     for name in [*required, *properties]:
         rule = properties.get(name, {})
-        kinds = [rule, *rule.get("anyOf", [])]
+        kinds = [rule, *rule.get("anyOf", []), *rule.get("oneOf", [])]
         if any(kind.get("type") == "string" for kind in kinds):
             return str(name)
     return "input"
+
+
+def _body_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return what describes the plain body: the one model that is all of it, or the arguments."""
+    rules = [rule for name, rule in schema.get("properties", {}).items() if name != "self"]
+    if len(rules) == 1 and "$ref" in rules[0]:
+        named = rules[0]["$ref"].rsplit("/", 1)[-1]
+        found = schema.get("definitions", {}).get(named, {})
+        return dict(found)
+    return schema
 
 
 def _body(body: str | None) -> Any:

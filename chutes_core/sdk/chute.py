@@ -123,6 +123,11 @@ class Chute(FastAPI):
         return ids.chute_id(self.username, self.name)
 
     @property
+    def uid(self) -> str:
+        """Return ``chute_id`` by its public name."""
+        return self.chute_id
+
+    @property
     def image_ref(self) -> str:
         """Return the image as the API takes it: an id or ``user/name:tag``."""
         return self.image.full_name if isinstance(self.image, Image) else self.image

@@ -20,7 +20,7 @@ import anyio.to_thread
 from pydantic import BaseModel
 
 from chutes_core.base.errors import Invalid
-from chutes_core.sdk import schemas
+from chutes_core.sdk import public_schemas, schemas
 
 if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
@@ -75,14 +75,14 @@ class Cord:
         self._chute = chute
         self.callable = function
         self.function = function.__name__
-        self.path = _checked_path(options.path or f"/{self.function}")
+        self.path = _checked_path(options.path or self.function)
         self.method = options.method
         public_path = options.public_api_path
         self.public_api_path = None if public_path is None else _checked_path(public_path)
         self.public_api_method = options.public_api_method
         self.stream = options.stream
         self.passthrough = options.passthrough
-        self.passthrough_path = options.passthrough_path or self.path
+        self.passthrough_path = _checked_path(options.passthrough_path or self.function)
         self.passthrough_port = options.passthrough_port or (
             DEFAULT_PASSTHROUGH_PORT if options.passthrough else None
         )
@@ -99,21 +99,24 @@ class Cord:
 
     @property
     def input_schema(self) -> dict[str, Any] | None:
-        """Return the JSON schema of a plain body."""
-        given = self._options.input_schema
-        return given if isinstance(given, dict) else self.input.json_schema()
+        """Return the JSON schema that the API shows of the arguments (sdk/public_schemas.py)."""
+        return _shown(self._options.input_schema) or self._shown_schemas()[0]
 
     @property
     def minimal_input_schema(self) -> dict[str, Any] | None:
         """Return the schema for a first try, where the chute's author gave one."""
-        return _schema(self._options.minimal_input_schema)
+        return _shown(self._options.minimal_input_schema)
 
     @property
     def output_schema(self) -> dict[str, Any] | None:
-        """Return the JSON schema of the answer (of each item of a stream), where there is one."""
-        if self._options.output_schema is not None:
-            return _schema(self._options.output_schema)
-        return schemas.json_schema_of(self.output_type)
+        """Return the JSON schema that the API shows of the answer, where something is said."""
+        return _schema(self._options.output_schema) or self._shown_schemas()[1]
+
+    @property
+    def announced_content_type(self) -> str | None:
+        """Return the content type that the API shows."""
+        given = self._options.output_content_type
+        return given or public_schemas.content_type_of(self._shown_schemas()[1])
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the deployed chute; inside the runner, call the function.
@@ -155,17 +158,20 @@ class Cord:
             "path": self.path,
             "method": self.method,
             "public_api_path": self.public_api_path,
-            "public_api_method": self.public_api_method if self.public_api_path else None,
+            "public_api_method": self.public_api_method,
             "stream": self.stream,
             "passthrough": self.passthrough,
             "input_schema": self.input_schema,
             "minimal_input_schema": self.minimal_input_schema,
             "output_schema": self.output_schema,
-            "output_content_type": self.output_content_type,
+            "output_content_type": self.announced_content_type,
         }
 
     def __repr__(self) -> str:
         return f"Cord({self.method} {self.path})"
+
+    def _shown_schemas(self) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        return public_schemas.of_function(self.callable)
 
     def _check_stream(self) -> None:
         generator = inspect.isasyncgenfunction(self.callable) or inspect.isgeneratorfunction(
@@ -182,6 +188,7 @@ class Cord:
 
 
 def _checked_path(path: str) -> str:
+    path = "/" + path.strip("/")
     if len(path) > MAX_PATH_LENGTH or not _PATH.fullmatch(path):
         raise Invalid(
             "bad_cord_path",
@@ -195,6 +202,12 @@ def _schema(given: SchemaLike) -> dict[str, Any] | None:
     if given is None or isinstance(given, dict):
         return given
     return given.model_json_schema()
+
+
+def _shown(given: SchemaLike) -> dict[str, Any] | None:
+    if given is None or isinstance(given, dict):
+        return given
+    return public_schemas.of_body(given)
 
 
 def _model_or_none(given: SchemaLike) -> type[BaseModel] | None:

@@ -1,9 +1,10 @@
 """Image: the builder of a Dockerfile.
 
 On the developer's path it is the first noun: `chutes build` sends ``str(image)`` and the sources
-that ``add`` named. Invariant: every method appends exactly one instruction (``from_base`` replaces
-the first), checks its arguments at once, and returns the image itself so that calls chain. No
-value can break out of its line: newlines are refused.
+that ``add`` named. Invariant: every method appends instructions (``from_base`` replaces the
+first), checks its arguments at once, and returns the image itself so that calls chain. No value
+can break out of its line: newlines are refused. The text is the one that the public SDK makes of
+the same calls (tests/unit/sdk/test_public_parity.py).
 
 Names and instructions follow shared/PUBLIC_API (Chute files).
 """
@@ -22,12 +23,17 @@ DEFAULT_BASE = "parachutes/python:3.12"
 
 _PYTHON_VERSION = re.compile(r"^3\.\d{1,2}\.\d{1,2}$")
 _ENV_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]*$")
-_PACKAGE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9+.:=~_-]*$")
+_PACKAGE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9+.:=~_*-]*$")
+_CHECKSUM = re.compile(r"^sha(256|384|512):[a-f0-9]+$")
 _OWNER = re.compile(r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$")
 _MODE = re.compile(r"^0?[0-7]{3}$")
 _BUILD_TOOLS = (
-    "build-essential ca-certificates curl libbz2-dev libffi-dev liblzma-dev libreadline-dev "
-    "libsqlite3-dev libssl-dev zlib1g-dev"
+    "build-essential zlib1g-dev libncurses5-dev libgdbm-dev libnss3-dev libssl-dev libreadline-dev "
+    "libffi-dev libsqlite3-dev wget libbz2-dev libexpat1-dev liblzma-dev"
+)
+_CONFIGURE = (
+    "--enable-optimizations --enable-shared --with-system-expat --with-ensurepip=install "
+    "--prefix=/opt/python"
 )
 
 
@@ -89,6 +95,11 @@ class Image:
         return ids.image_id(self.username, self.name, self.tag)
 
     @property
+    def uid(self) -> str:
+        """Return ``image_id`` by its public name."""
+        return self.image_id
+
+    @property
     def instructions(self) -> tuple[Instruction, ...]:
         """Return the Dockerfile's instructions in order."""
         return tuple(self._instructions)
@@ -103,8 +114,8 @@ class Image:
         self._instructions[0] = Instruction("FROM", _one_line(base, "base"))
         return self
 
-    def with_python(self, version: str = "3.12.12") -> Self:
-        """Build this exact CPython from source and make it ``python`` (for bases without one)."""
+    def with_python(self, version: str = "3.10.15") -> Self:
+        """Build this exact CPython from source into /opt/python (for bases without one)."""
         if not _PYTHON_VERSION.match(version):
             raise Invalid(
                 "bad_python_version",
@@ -112,16 +123,26 @@ class Image:
                 hint="write it with three numbers, e.g. 3.12.12",
             )
         short = version.rsplit(".", 1)[0]
-        archive = f"https://www.python.org/ftp/python/{version}/Python-{version}.tgz"
-        return self._append(
-            "RUN",
-            f"apt-get update && apt-get install -y {_BUILD_TOOLS} && rm -rf /var/lib/apt/lists/*"
-            f" && mkdir /tmp/python && curl -fsSL {archive} | tar -xz -C /tmp/python"
-            " --strip-components=1 && cd /tmp/python && ./configure --with-ensurepip=install"
-            " && make -j$(nproc) && make altinstall && rm -rf /tmp/python"
-            f" && ln -sf /usr/local/bin/python{short} /usr/local/bin/python"
-            f" && ln -sf /usr/local/bin/pip{short} /usr/local/bin/pip",
+        places = [one.text for one in self._instructions if one.keyword == "WORKDIR"]
+        steps = (
+            ("RUN", "apt-get update"),
+            ("RUN", f"apt-get -y install {_BUILD_TOOLS}"),
+            ("WORKDIR", "/usr/src"),
+            ("RUN", f"wget https://www.python.org/ftp/python/{version}/Python-{version}.tgz"),
+            ("RUN", f"tar -xzf Python-{version}.tgz"),
+            ("WORKDIR", f"/usr/src/Python-{version}"),
+            ("RUN", f"./configure {_CONFIGURE}"),
+            ("RUN", "make -j"),
+            ("RUN", "make altinstall"),
+            ("WORKDIR", places[-1] if places else "/root"),
+            ("RUN", f"ln -s /opt/python/bin/pip{short} /opt/python/bin/pip"),
+            ("RUN", f"ln -s /opt/python/bin/python{short} /opt/python/bin/python"),
+            ("RUN", "echo /opt/python/lib >> /etc/ld.so.conf && ldconfig"),
+            ("RUN", "rm -rf /usr/src/Python*"),
         )
+        for keyword, text in steps:
+            self._append(keyword, text)
+        return self
 
     def with_maintainer(self, maintainer: str) -> Self:
         """Name the person who looks after the image."""
@@ -136,32 +157,35 @@ class Image:
         return self._append("WORKDIR", _one_line(directory, "directory"))
 
     def apt_install(self, package: str | Iterable[str]) -> Self:
-        """Install Debian packages: one name, names separated by spaces, or a list."""
-        names = " ".join(_packages(package))
-        return self._append(
-            "RUN", f"apt-get update && apt-get install -y {names} && rm -rf /var/lib/apt/lists/*"
-        )
+        """Install Debian packages: one name, names separated by spaces, or a list.
+
+        A base without package lists needs ``run_command("apt-get update")`` before.
+        """
+        return self._append("RUN", f"apt-get -y install {' '.join(_packages(package))}")
 
     def apt_remove(self, package: str | Iterable[str]) -> Self:
         """Remove Debian packages."""
-        names = " ".join(_packages(package))
-        return self._append("RUN", f"apt-get remove -y {names} && apt-get autoremove -y")
+        return self._append("RUN", f"apt-get -y remove {' '.join(_packages(package))}")
 
     def with_env(self, key: str, value: str) -> Self:
-        r"""Set a variable for what follows and for the chute.
+        """Set a variable for what follows and for the chute; the value stands there as given.
 
-        >>> str(Image("bob", "app", "1").with_env("GREETING", 'say "hi"').instructions[-1])
-        'ENV GREETING="say \\"hi\\""'
+        Docker's own rules hold: ``$NAME`` is replaced, a value with spaces needs quotes of its own.
+
+        >>> str(Image("bob", "app", "1").with_env("PATH", "/opt/bin:$PATH").instructions[-1])
+        'ENV PATH=/opt/bin:$PATH'
         """
         if not _ENV_NAME.match(key):
             raise Invalid("bad_env_name", f"{key!r} is no name of an environment variable")
-        quoted = _one_line(value, "value").replace("\\", "\\\\").replace('"', '\\"')
-        quoted = quoted.replace("$", "\\$")
-        return self._append("ENV", f'{key}="{quoted}"')
+        text = str(value)
+        if "\n" in text or "\r" in text or text.endswith("\\"):
+            raise Invalid("line_break", "value may not break its line")
+        return self._append("ENV", f"{key}={text}")
 
     def run_command(self, command: str) -> Self:
         """Run a shell command while the image is built; lines may end with a backslash."""
-        lines = [line.rstrip() for line in command.strip().splitlines()]
+        text = command.lstrip("\r\n")
+        lines = [line.rstrip() for line in text.strip().splitlines()]
         if not lines or not lines[0]:
             raise Invalid("empty_command", "run_command got an empty command")
         if any(not line.endswith("\\") for line in lines[:-1]) or lines[-1].endswith("\\"):
@@ -170,41 +194,65 @@ class Image:
                 "a command of several lines needs a backslash at the end of all but the last",
                 hint="or join the commands with &&, or call run_command once for each",
             )
-        return self._append("RUN", "\n".join(lines))
+        # Trailing blanks behind a backslash would end the command; all else stays as it is.
+        broken = any(line.rstrip() != line for line in text.splitlines() if "\\" in line)
+        return self._append("RUN", "\n".join(lines) if broken else text.rstrip("\r\n"))
 
     def add(
-        self, source: str, dest: str, *, chown: str | None = None, chmod: str | None = None
+        self,
+        source: str,
+        dest: str,
+        keep_git_dir: bool = False,
+        checksum: str | None = None,
+        chown: str | None = None,
+        chmod: str | None = None,
+        exclude: Iterable[str] | None = None,
+        build_dir: str | None = None,
     ) -> Self:
-        """Copy a file or folder beside the chute file into the image.
+        """Copy a file or folder beside the chute file, or what a URL names, into the image.
 
         Args:
-            source: path relative to the folder in which ``chutes build`` runs, inside it.
+            source: path relative to the folder in which ``chutes build`` runs, inside it; or a URL.
             dest: path in the image.
+            keep_git_dir: of a git repository (a URL), keep ``.git``.
+            checksum: of what a URL names, e.g. ``sha256:…``.
             chown: ``user`` or ``user:group``.
-            chmod: octal mode, e.g. ``0755``.
+            chmod: octal mode, e.g. ``755``.
+            exclude: accepted for the public SDK's sake; put a ``.dockerignore`` beside the file.
+            build_dir: accepted for the public SDK's sake.
         """
+        del exclude, build_dir
+        remote = "://" in source
         parts = source.replace("\\", "/").split("/")
-        if source.startswith("/") or ".." in parts or not source:
+        if not remote and (source.startswith("/") or ".." in parts or not source):
             raise Invalid(
                 "source_outside_context",
                 f"{source!r} is not inside the build context",
                 hint="give a path relative to the folder in which you build",
             )
         options = ""
+        if remote and keep_git_dir:
+            options += "--keep-git-dir=true "
+        if remote and checksum is not None:
+            options += f"--checksum={_matching(_CHECKSUM, checksum, 'checksum')} "
         if chown is not None:
             options += f"--chown={_matching(_OWNER, chown, 'chown')} "
         if chmod is not None:
             options += f"--chmod={_matching(_MODE, chmod, 'chmod')} "
         pair = [_one_line(source, "source"), _one_line(dest, "dest")]
         plain = not any(" " in part for part in pair)
-        self._added.append(Added(source, dest))
+        if not remote:
+            self._added.append(Added(source, dest))
         return self._append("ADD", options + (" ".join(pair) if plain else json.dumps(pair)))
 
-    def with_entrypoint(self, *args: str) -> Self:
-        """Set the entry point, as the list of its words."""
-        if not args:
+    def with_entrypoint(self, *args: str | Iterable[str]) -> Self:
+        """Set the entry point, as its words or as one list of them; it replaces an earlier one."""
+        words = [word for one in args for word in ([one] if isinstance(one, str) else one)]
+        if not words:
             raise Invalid("empty_entrypoint", "with_entrypoint needs at least one word")
-        return self._append("ENTRYPOINT", json.dumps(list(args)))
+        kept = [one for one in self._instructions if one.keyword != "ENTRYPOINT"]
+        self._instructions = kept
+        return self._append("ENTRYPOINT", json.dumps(words))
 
     def __str__(self) -> str:
         return "\n".join(str(instruction) for instruction in self._instructions)

@@ -105,7 +105,7 @@ def cord_view(cord: Cord) -> Json:
         "path": cord.path,
         "method": cord.method,
         "public_api_path": cord.public_api_path,
-        "public_api_method": cord.public_api_method,
+        "public_api_method": cord.public_api_method or "POST",
         "stream": cord.stream,
         "passthrough": cord.passthrough,
         "input_schema": cord.input_schema,

@@ -50,7 +50,7 @@ def test_a_reference_may_name_a_folder(tmp_path, ref):
 def test_the_runner_loads_from_text():
     """Text, file name and reference are enough; postponed hints of the file resolve."""
     chute = load_code(GOOD, "my_app.py", "my_app:chute")
-    assert chute.cords[0].input_schema["title"] == "Ask"
+    assert chute.cords[0].input_schema["definitions"]["Ask"]["type"] == "object"
 
 
 def test_a_pack_stands_for_its_chute():

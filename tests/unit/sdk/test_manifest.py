@@ -90,4 +90,4 @@ def test_deploy_body_has_the_public_fields(chute):
             "passthrough",
         ]
     )
-    assert (cord["public_api_path"], cord["public_api_method"]) == (None, None)
+    assert (cord["public_api_path"], cord["public_api_method"]) == (None, "POST")
