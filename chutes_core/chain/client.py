@@ -198,6 +198,22 @@ class ChainClient:
 
         return self._connection.read(read, "read a balance")
 
+    def transfer_fee_rao(self, sender: Any, destination_ss58: str, value_rao: int) -> int:
+        """Return what a transfer costs now, in rao; ``sender`` needs no secret.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+
+        async def read(substrate: bt.RpcSubstrate) -> int:
+            call = await composed(
+                bt.calls.Balances.transfer_keep_alive(dest=destination_ss58, value=value_rao)
+            )(substrate)
+            quote = await substrate.raw.get_payment_info(call, sender)
+            return int(quote["partial_fee"])
+
+        return self._connection.read(read, "read the fee of a transfer")
+
     def serve_axon(self, hotkey: Keypair, ip: str, port: int) -> Receipt | None:
         """Announce where the hotkey's neuron listens; None where the chain already says so.
 
