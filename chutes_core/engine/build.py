@@ -44,8 +44,9 @@ WATCH_S = 0.25
 _PERIOD_US = 100_000
 _CHUNK_BYTES = 64 * 1024
 _MAX_MESSAGE_BYTES = 1024 * 1024
+_MAX_PENDING = 64 * 1024
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
-_RED = "\x1b[91m"  # how the classic builder marks standard error
+_RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # around standard error, by the classic builder
 _LAYER = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
 
 
@@ -100,6 +101,8 @@ class Build:
         self._on_line = on_line
         self._now_s = monotonic_s
         self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._pending = ""
+        self._red = False
         self._lines = 0
         self._bytes = 0
         self._layer: str | None = None
@@ -179,25 +182,38 @@ class Build:
 
     def _take(self, message: dict[str, Any]) -> None:
         if "error" in message:
+            self._write("\n")
             raise _failure(str(message["error"]))
         if "aux" in message and "ID" in message["aux"]:
             self._built = str(message["aux"]["ID"])
         if "stream" in message:
             self._write(str(message["stream"]))
         elif "status" in message and "progressDetail" not in message:
-            self._write(str(message["status"]))
+            self._write(str(message["status"]) + "\n")
 
     def _write(self, text: str) -> None:
+        """Take a piece of output; a program's writes may end in the middle of a line."""
         self._bytes += len(text)
-        stream: Stream = "stderr" if _RED in text else "stdout"
-        for raw in _ANSI.sub("", text).replace("\r\n", "\n").split("\n"):
-            line = raw.rpartition("\r")[2].rstrip()
-            if not line:
-                continue
-            self._lines += 1
-            self._bound_output()
-            self._note(line)
-            self._on_line(stream, line[:MAX_LINE])
+        self._pending += text
+        *lines, rest = self._pending.replace("\r\n", "\n").split("\n")
+        self._pending = rest
+        if len(rest) > _MAX_PENDING:
+            lines, self._pending = [*lines, rest], ""
+        for raw in lines:
+            self._line(raw)
+        self._bound_output()
+
+    def _line(self, raw: str) -> None:
+        self._red = _RED in raw or (self._red and _PLAIN not in raw)
+        stream: Stream = "stderr" if self._red else "stdout"
+        self._red = self._red and not raw.endswith(_PLAIN)
+        line = _ANSI.sub("", raw).rpartition("\r")[2].rstrip()
+        if not line:
+            return
+        self._lines += 1
+        self._bound_output()
+        self._note(line)
+        self._on_line(stream, line[:MAX_LINE])
 
     def _note(self, line: str) -> None:
         """Remember the last lines, and the last layer, only to remove it after a failure.
