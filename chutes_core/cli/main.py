@@ -30,11 +30,18 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "chutes": ("chutes:chutes", "List, show and delete deployed chutes."),
     "deploy": ("deploy:deploy", "Deploy a chute, or its next version."),
     "images": ("images:images", "List, show and delete images."),
+    "init": ("init:init", "Write a working chute to begin with."),
     "inspect": ("inspect:inspect", "Show what a chute file amounts to, without a server."),
     "invoke": ("invoke:invoke", "Call a cord of a deployed chute."),
     "keys": ("keys:keys", "Create, list and delete API keys."),
+    "logs": ("status:logs", "Print what an instance of a chute prints."),
     "register": ("register:register", "Open an account with a hotkey of your wallet."),
+    "report": ("share:report", "Say what was wrong with a call."),
+    "rollback": ("rollback:rollback", "Deploy an earlier version of a chute again."),
     "run": ("run:run", "Serve a chute on this machine."),
+    "secrets": ("secrets:secrets", "Create, list and delete secrets of chutes."),
+    "share": ("share:share", "Let another user see and call a chute."),
+    "status": ("status:status", "Show the phase of a chute and its instances."),
     "warmup": ("warmup:warmup", "Ask for an instance of a chute and wait until it is hot."),
 }
 

@@ -16,6 +16,7 @@ from chutes_core.validator.domain.accounts import DEVELOPER, FREE, Account, ApiK
 from chutes_core.validator.domain.chutes import Chute, Cord, Selector
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.launches import Launch, LaunchState
+from chutes_core.validator.store.chutes import ChuteVersion
 from chutes_core.validator.store.database import Store
 from chutes_core.validator.store.ledger import Line
 
@@ -188,6 +189,19 @@ def chute_view(chute: Chute, store: Store, rates: Rates) -> Json:
         "current_estimated_price": price_view(chute.selector, rates),
         "instances": [_instance_view(launch, store) for launch in launches],
         "hot": any(launch.state is LaunchState.ACTIVE for launch in launches),
+    }
+
+
+def version_view(version: ChuteVersion, chute: Chute) -> Json:
+    """Return one version of a chute, its code too."""
+    return {
+        "version": version.version,
+        "current": version.version == chute.version,
+        "image_id": version.image_id,
+        "filename": version.filename,
+        "ref_str": version.ref_str,
+        "code": version.code,
+        "created_at": when(version.created_at_s),
     }
 
 

@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from chutes_core.base import ids
 from chutes_core.base.clock import SystemClock
 from chutes_core.base.failures import FailedTries
+from chutes_core.cli.rollback import choose
 from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
@@ -131,6 +132,79 @@ def test_the_examples_are_accepted(run, validator, name):
     assert run("deploy", f"{name}:chute", "--public").code == 0
     cords = run("chutes", "get", name, "--json").json["cords"]
     assert cords == run("inspect", f"{name}:chute", "--json").json["cords"]
+
+
+WALLET = ("--wallet-name", "w", "--hotkey", "h")
+
+
+def deployed(run, validator, name="greeter"):
+    wallet = ("--wallet-path", str(validator / "wallets"), *WALLET)
+    assert run("register", "--username", "demo", *wallet).code == 0
+    written = run("init", name, "--json")
+    assert written.code == 0, written
+    assert run("build", f"{name}:chute", "--wait").code == 0
+    assert run("deploy", f"{name}:chute").code == 0
+    return validator
+
+
+def test_what_init_writes_is_deployed_as_it_is(run, validator, monkeypatch):
+    """The written chute builds and deploys; a second one does not overwrite it."""
+    monkeypatch.chdir(validator)
+    deployed(run, validator)
+    again = run("init", "greeter", "--json")
+    assert (again.code, again.json["error"]["code"]) == (2, "file_exists")
+    shown = run("status", "greeter", "--json").json
+    assert (shown["phase"], shown["reason"]) == ("cold", "waiting for a miner to take it up")
+    assert "cold" in run("status", "greeter").out
+    none = run("logs", "greeter", "--json")
+    assert (none.code, none.json["error"]["code"]) == (2, "no_instance")
+
+
+def test_secrets_of_a_chute(run, validator, monkeypatch):
+    """A secret is made with the line on what a miner sees, listed without value, deleted."""
+    monkeypatch.chdir(validator)
+    deployed(run, validator)
+    options = ("--purpose", "greeter", "--key", "TOKEN", "--value", "hidden")
+    made = run("secrets", "create", *options, "--json")
+    assert made.code == 0, made
+    assert "miner" in made.json["note"]
+    listed = run("secrets", "list")
+    assert "TOKEN" in listed.out
+    assert "hidden" not in listed.out
+    assert run("secrets", "delete", made.json["secret_id"], "--yes").code == 0
+    assert run("secrets", "list", "--json").json["total"] == 0
+
+
+def test_sharing_needs_a_user(run, validator, monkeypatch):
+    """Sharing with nobody, and reporting no call, are refused with a code."""
+    monkeypatch.chdir(validator)
+    deployed(run, validator)
+    shared = run("share", "--chute-id", "greeter", "--user-id", "nobody", "--json")
+    assert (shared.code, shared.json["error"]["code"]) == (1, "no_such_user")
+    reported = run("report", "--invocation-id", "x", "--reason", "y", "--json")
+    assert (reported.code, reported.json["error"]["code"]) == (1, "no_such_invocation")
+
+
+def test_rolling_back_deploys_the_earlier_version(run, validator, monkeypatch):
+    """After a new version, rollback makes the first one current again."""
+    monkeypatch.chdir(validator)
+    deployed(run, validator)
+    first = run("chutes", "get", "greeter", "--json").json["version"]
+    file = validator / "greeter.py"
+    file.write_text(file.read_text().replace('"Hello"', '"Hi"'))
+    second = run("deploy", "greeter:chute", "--json").json["version"]
+    assert second != first
+    done = run("rollback", "greeter", "--yes", "--json")
+    assert done.code == 0, done
+    assert done.json["version"] == first
+    listed = json.loads(run("rollback", "greeter", "--list", "--json").out)
+    assert [item["current"] for item in listed["items"]] == [True, False]
+
+
+def test_a_version_is_chosen_by_its_beginning():
+    """A few characters name a version."""
+    items = [{"version": "abc", "current": False}, {"version": "axy", "current": True}]
+    assert choose(items, "ab")["version"] == "abc"
 
 
 def _write_wallet(path: Path) -> None:

@@ -5,14 +5,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query
 
 from chutes_core.base import ids
+from chutes_core.base.errors import Forbidden
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
 from chutes_core.validator.api.deps import Guards
 from chutes_core.validator.api.forms import ChuteForm, ShareForm
 from chutes_core.validator.api.pages import AskedPage
 from chutes_core.validator.api.routes.logos import check_logo
+from chutes_core.validator.api.routes.warmup import phase_of
 from chutes_core.validator.api.services import Services
-from chutes_core.validator.api.views import chute_view, cord_ref_id, cords_view
+from chutes_core.validator.api.views import chute_view, cord_ref_id, cords_view, version_view
 from chutes_core.validator.domain.chutes import Chute
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # half a MiB of code, escaped in JSON, and the cords' schemas
@@ -76,11 +78,25 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         chutes.unshare(caller.account, chute.chute_id, form.user_id_or_name)
         return {"status": f"{chute.name} is no longer shared with {form.user_id_or_name}"}
 
+    @router.get("/versions/{reference:path}")
+    def list_versions(caller: user, reference: str) -> dict[str, Any]:
+        chute = chutes.get(caller.account, reference)
+        caller.require("chutes", "read", chute.chute_id)
+        if chute.user_id != caller.account.user_id:
+            raise Forbidden("not_owner", "the code of a chute is shown to its owner alone")
+        versions = services.store.chutes.versions(chute.chute_id)
+        return {
+            "chute_id": chute.chute_id,
+            "public": chute.public,
+            "items": [version_view(one, chute) for one in versions],
+        }
+
     @router.get("/{reference:path}")
     def read_chute(caller: user, reference: str) -> dict[str, Any]:
         chute = chutes.get(caller.account, reference)
         caller.require("chutes", "read", chute.chute_id)
-        return show_whole(chute)
+        phase, reason = phase_of(services, chute.chute_id)
+        return show_whole(chute) | {"phase": phase, "reason": reason}
 
     @router.delete("/{reference:path}")
     def delete_chute(caller: user, reference: str) -> dict[str, Any]:

@@ -49,7 +49,7 @@ async def _follow(services: Services, chute_id: str) -> AsyncIterator[str]:
     quiet = 0
     while True:
         services.wake(chute_id)
-        status, text = await run_sync(_status, services, chute_id)
+        status, text = await run_sync(phase_of, services, chute_id)
         waited_us = services.clock.monotonic_us() - started_us
         if status != "hot" and waited_us > MAX_WAIT_S * 1_000_000:
             status, text = "timeout", f"not hot after {MAX_WAIT_S} s"
@@ -67,7 +67,7 @@ async def _follow(services: Services, chute_id: str) -> AsyncIterator[str]:
 
 def _picture(services: Services, chute_id: str) -> dict[str, Any]:
     """Return the state at this moment, as the public client's dashboard asks for it."""
-    status, text = _status(services, chute_id)
+    status, text = phase_of(services, chute_id)
     launches = services.store.launches.open_of_chute(chute_id)
     return {
         "status": status,
@@ -87,7 +87,7 @@ def _picture(services: Services, chute_id: str) -> dict[str, Any]:
     }
 
 
-def _status(services: Services, chute_id: str) -> tuple[str, str]:
+def phase_of(services: Services, chute_id: str) -> tuple[str, str]:
     """Return the state of the current version's launch that is furthest on, with a sentence."""
     chute = services.store.chutes.get(chute_id)
     if chute is None:

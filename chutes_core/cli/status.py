@@ -1,0 +1,90 @@
+"""`chutes status` and `chutes logs`: where a chute stands, and what its instances print.
+
+Invariant: with --json each line of `logs` and each change under `status --watch` is one document.
+"""
+
+import json
+import time
+from typing import Any
+
+import click
+
+from chutes_core.base.errors import NotFound
+from chutes_core.cli import session
+from chutes_core.cli.options import emit, json_option, note, pairs, table
+from chutes_core.cli.records import quoted
+from chutes_core.sdk.client import ApiClient
+
+WATCH_S = 2.0
+_SHOWN = ("name", "version", "slug", "phase", "reason", "hot", "instances")
+
+
+@click.command()
+@click.argument("chute")
+@click.option("--watch", is_flag=True, help="Go on until the chute is hot, and tell each change.")
+@json_option
+def status(chute: str, watch: bool, as_json: bool) -> None:
+    """Show a chute's phase, its reason and its instances."""
+    told = ""
+    with session.management() as client:
+        while True:
+            now = _look(client, chute)
+            text = json.dumps(now) if as_json else _text(now)
+            if text != told:
+                click.echo(text)
+            told = text
+            if not watch or now["phase"] == "hot":
+                return
+            time.sleep(WATCH_S)
+
+
+@click.command()
+@click.argument("chute")
+@click.option("--instance", help="Of this instance; default: the newest of the chute.")
+@click.option("--backfill", default=100, show_default=True, help="Lines from before.")
+@click.option("--follow/--no-follow", default=True, help="Go on while the instance lives.")
+@json_option
+def logs(chute: str, instance: str | None, backfill: int, follow: bool, as_json: bool) -> None:
+    """Print what an instance of a chute of yours prints."""
+    with session.management() as client:
+        wanted = instance or _newest(client, chute)
+        note(f"instance {wanted}")
+        params: dict[str, str | int | bool] = {"backfill": backfill, "follow": str(follow).lower()}
+        path = f"/instances/{quoted(wanted)}/logs"
+        for line in client.lines(path, purpose="logs", params=params):
+            if line.startswith("data:"):
+                event = json.loads(line.removeprefix("data:"))
+                emit(event, as_json=as_json, text=str(event.get("log", "")))
+
+
+def _look(client: ApiClient, chute: str) -> dict[str, Any]:
+    record = client.call("GET", f"/chutes/{quoted(chute)}", purpose="chutes")
+    return {name: record[name] for name in _SHOWN}
+
+
+def _newest(client: ApiClient, chute: str) -> str:
+    instances = _look(client, chute)["instances"]
+    if not instances:
+        raise NotFound(
+            "no_instance",
+            f"{chute} has no instance now",
+            hint=f"ask for one: chutes warmup {chute}",
+        )
+    return str(instances[-1]["instance_id"])
+
+
+def _text(now: dict[str, Any]) -> str:
+    facts = (("chute", now["name"]), ("phase", now["phase"]), ("why", now["reason"] or None))
+    rows = [
+        (
+            one["instance_id"],
+            one["state"],
+            one["gpu"],
+            "newest" if one["version"] == now["version"] else "old version",
+        )
+        for one in now["instances"]
+    ]
+    parts = [pairs((*facts, ("version", now["version"])))]
+    if rows:
+        parts.append(table(rows, ("INSTANCE", "STATE", "GPU", "VERSION")))
+    return "\n\n".join(parts)
