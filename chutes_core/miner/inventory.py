@@ -6,13 +6,13 @@ until graval has run; a stand-in says that it is one.
 
 import hashlib
 import importlib.metadata
-import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from loguru import logger
 
 from chutes_core.base.gpus import GPU_CLASSES
+from chutes_core.miner.gpus import Device, read_devices, sort_devices
 from chutes_core.miner.settings import DeclaredGpus
 from chutes_core.wire.control import GpuClaim, Handshake, Inventory, RuntimeName
 from chutes_core.wire.lease import Lease
@@ -83,21 +83,45 @@ def stand_ins(hotkey_ss58: str, declared: Sequence[DeclaredGpus]) -> tuple[Gpu, 
     return tuple(gpus)
 
 
-def find_gpus(hotkey_ss58: str, declared: Sequence[DeclaredGpus]) -> tuple[Gpu, ...]:
-    """Return the node's GPUs: the declared stand-ins, else what NVML shows.
+def real_gpus(devices: Sequence[Device]) -> tuple[Gpu, ...]:
+    """Return the devices that can be offered; the log names the others with their reason."""
+    offers, left_out = sort_devices(tuple(devices))
+    for entry in left_out:
+        logger.bind(code=entry.reason, gpu=entry.device.uuid, name=entry.device.name).warning(
+            "GPU was not offered"
+        )
+    return tuple(
+        Gpu(
+            uuid=offer.device.uuid,
+            index=offer.device.index,
+            gpu_class=offer.gpu_class,
+            vram_bytes=offer.device.memory_bytes,
+            stand_in=False,
+        )
+        for offer in offers
+    )
 
-    Real devices are read in a later step of the project; until then a host without declared GPUs
-    has none, and the log says why.
+
+def find_gpus(
+    hotkey_ss58: str,
+    declared: Sequence[DeclaredGpus],
+    read: Callable[[], Sequence[Device]] = read_devices,
+) -> tuple[Gpu, ...]:
+    """Return the node's GPUs: the declared stand-ins, else what the driver shows.
+
+    Raises:
+        Unavailable: ``nvml_failed``.
     """
     if declared:
         return stand_ins(hotkey_ss58, declared)
-    reason = (
-        "reading NVML is not built yet"
-        if importlib.util.find_spec("pynvml") is not None
-        else "no NVML module is importable"
-    )
-    logger.bind(code="no_gpus", reason=reason).warning("node had no GPUs to offer")
-    return ()
+    gpus = real_gpus(read())
+    if not gpus:
+        logger.bind(code="no_gpus").warning("node had no GPUs to offer")
+    for gpu in gpus:
+        logger.bind(gpu=gpu.uuid, gpu_class=gpu.gpu_class, vram_bytes=gpu.vram_bytes).info(
+            "GPU was found"
+        )
+    return gpus
 
 
 def node_id(hotkey_ss58: str) -> str:

@@ -39,8 +39,11 @@ from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.lifecycle import Lifecycle
+from chutes_core.validator.launches.lights import Lights
 from chutes_core.validator.launches.logs import InstanceLogs
+from chutes_core.validator.launches.pauses import Pauses
 from chutes_core.validator.launches.plans import Plans
+from chutes_core.validator.launches.rounds import Rounds
 from chutes_core.validator.launches.service import Launches, LaunchLimits
 from chutes_core.validator.launches.snapshot import build as build_snapshot
 from chutes_core.validator.launches.transfers import Transfers
@@ -85,6 +88,8 @@ class Validator:
     lifecycle: Lifecycle
     keeper: Keeper
     attestor: ProcessAttestor
+    lights: Lights
+    rounds: Rounds
     inventories: Inventories
     images: Images
     payments: Payments
@@ -131,11 +136,13 @@ def build(ground: Ground) -> Validator:
     network = Network(ground.chain, self_hotkey=ground.keys.hotkey_ss58)
     control = ControlPlane()
     gateway = _gateway(ground, control, journal, failures)
+    pauses = Pauses()
     pictures = Pictures(
-        lambda: build_snapshot(store, vault, lambda chute: rates.of(chute.selector)), gateway.swap
+        lambda: build_snapshot(store, vault, lambda chute: rates.of(chute.selector), pauses),
+        gateway.swap,
     )
     secrets = Secrets(store, clock, vault)
-    launching = _launching(ground, store, vault, network, gateway, pictures, secrets)
+    launching = _launching(ground, store, vault, network, gateway, pictures, pauses, secrets)
     images = Images(store, clock, _builder(ground, store), slots=settings.build_slots)
     services = Services(
         store=store,
@@ -163,6 +170,8 @@ def build(ground: Ground) -> Validator:
         lifecycle=launching.lifecycle,
         keeper=launching.keeper,
         attestor=launching.attestor,
+        lights=launching.lights,
+        rounds=launching.rounds,
         inventories=launching.inventories,
         images=images,
         payments=Payments(store, clock),
@@ -212,6 +221,8 @@ class _Launching:
     leases: LeaseBook
     inventories: Inventories
     attestor: ProcessAttestor
+    lights: Lights
+    rounds: Rounds
     lifecycle: Lifecycle
     launches: Launches
     transfers: Transfers
@@ -225,6 +236,7 @@ def _launching(
     network: Network,
     gateway: Gateway,
     pictures: Pictures,
+    pauses: Pauses,
     secrets: Secrets,
 ) -> _Launching:
     settings, clock = ground.settings, ground.clock
@@ -288,8 +300,33 @@ def _launching(
         limits=limits,
         changed=pictures.refresh,
     )
-    transfers = Transfers(store, vault)
-    return _Launching(leases, inventories, attestor, lifecycle, launches, transfers, keeper)
+    lights = Lights(
+        store=store,
+        attestor=attestor,
+        plans=plans,
+        lifecycle=lifecycle,
+        pauses=pauses,
+        in_flight=gateway.in_flight_of,
+        changed=pictures.refresh,
+        clock=clock,
+        interval_s=settings.light_seconds,
+    )
+    return _Launching(
+        leases=leases,
+        inventories=inventories,
+        attestor=attestor,
+        lights=lights,
+        rounds=Rounds(
+            store=store,
+            lights=lights,
+            self_hotkey=ground.keys.hotkey_ss58,
+            one_in=settings.round_one_in,
+        ),
+        lifecycle=lifecycle,
+        launches=launches,
+        transfers=Transfers(store, vault),
+        keeper=keeper,
+    )
 
 
 def _admission_limits(settings: ValidatorSettings) -> AdmissionLimits:

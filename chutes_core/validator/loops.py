@@ -14,6 +14,7 @@ from chutes_core.validator.launches.inventories import MinerAddress
 from chutes_core.wire.discovery import commitment_of
 
 TICK_S = 0.5
+LIGHT_TICK_S = 5.0
 PRUNE_S = 60.0
 LEASES_KEPT_BLOCKS = 60_000  # longer than the seven days that scoring looks back, at 12 s a block
 
@@ -30,6 +31,8 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(settings.renew_seconds, "commitment", lambda: commit_url(parts))
     loops.every(settings.renew_seconds, "renewals", parts.keeper.renew)
     loops.every(TICK_S, "launches", parts.keeper.sweep)
+    loops.every(LIGHT_TICK_S, "lights", parts.lights.run_once)
+    loops.every(poll_s, "rounds", lambda: _round(parts))
     loops.every(TICK_S, "settlement", lambda: _settle(parts))
     loops.every(TICK_S, "images", lambda: _in_thread(parts.images.build_pending))
     loops.every(PRUNE_S, "pruning", lambda: _in_thread(_prune(parts)))
@@ -49,6 +52,11 @@ async def _query_miners(parts: Validator) -> None:
         if neuron.axon_ip is not None and neuron.axon_port is not None
     ]
     await parts.inventories.query(addresses)
+
+
+async def _round(parts: Validator) -> None:
+    head = await asyncio.to_thread(parts.ground.chain.finalized)
+    await parts.rounds.on_block(head.hash)
 
 
 async def _exchange_leases(parts: Validator) -> None:

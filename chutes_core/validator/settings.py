@@ -70,6 +70,12 @@ class ValidatorSettings(RoleSettings):
     periodic_seconds: int = Field(
         default=4 * 3600, ge=10, description="an idle GPU is challenged in full so often"
     )
+    light_seconds: int = Field(
+        default=3600, ge=0, description="an instance is challenged again so often; 0: never"
+    )
+    round_one_in: int = Field(
+        default=300, ge=0, description="a miner's round comes every so many blocks; 0: never"
+    )
     failed_block_s: int = Field(
         default=3600, ge=0, description="a GPU that failed a challenge is refused for so long"
     )

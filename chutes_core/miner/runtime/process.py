@@ -35,6 +35,7 @@ from chutes_core.wire.system import NO_IMAGE_SHA256
 
 RUNNER_COMMAND = ("-m", "chutes_core.runner")
 _CHECKOUT = str(Path(chutes_core.__file__).resolve().parent.parent)
+_DRIVER_VARIABLES = ("LD_LIBRARY_PATH",)  # where some hosts keep the GPU driver's libraries
 _POLL_S = 0.05
 _KILL_WAIT_S = 5.0
 _SHIM_START_S = 2.0
@@ -207,6 +208,7 @@ class ProcessRuntime:
             "TMPDIR": str(home / "tmp"),
             "LANG": self._environ.get("LANG", "C.UTF-8"),
             "PYTHONUNBUFFERED": "1",
+            **{name: self._environ[name] for name in _DRIVER_VARIABLES if name in self._environ},
             **extra,
             "CHUTES_RUNNER_READY_FILE": str(home / "ready.json"),
         }

@@ -115,6 +115,10 @@ class Gateway:
             **{f"outcome_{name}": count for name, count in self._metering.outcomes.items()},
         }
 
+    def in_flight_of(self, launch_id: str) -> int:
+        """Return how many calls an instance has, also one that has left the snapshot."""
+        return self._router.in_flight_of(launch_id)
+
     def taken_rao(self, user_id: str) -> int:
         """Return what of an account is held or charged and not yet in the snapshot."""
         return self._holds.taken_rao(user_id)

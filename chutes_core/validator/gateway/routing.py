@@ -7,6 +7,7 @@ concurrency, and rises and falls in one try/finally, here.
 """
 
 import random
+from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
@@ -67,6 +68,7 @@ class Router:
         self._clock = clock
         self._rng = rng
         self._routes: dict[str, dict[str, Route]] = {}
+        self._busy: Counter[str] = Counter()
 
     def swap(self, instances: Mapping[str, tuple[InstanceView, ...]]) -> None:
         """Take over a new snapshot's instances."""
@@ -101,16 +103,27 @@ class Router:
     def using(self, route: Route) -> Iterator[None]:
         """Occupy one slot of a route."""
         route.in_flight += 1
+        self._busy[route.view.launch_id] += 1
         route.breaker.begin()
         try:
             yield
         finally:
             route.in_flight -= 1
+            self._leave(route.view.launch_id)
             route.breaker.end()
 
     def in_flight(self) -> int:
         """Return how many slots are taken in all, of instances in the snapshot."""
         return sum(r.in_flight for routes in self._routes.values() for r in routes.values())
+
+    def in_flight_of(self, launch_id: str) -> int:
+        """Return how many calls an instance has, also one that has left the snapshot."""
+        return self._busy[launch_id]
+
+    def _leave(self, launch_id: str) -> None:
+        self._busy[launch_id] -= 1
+        if not self._busy[launch_id]:
+            del self._busy[launch_id]
 
     def _route(self, chute_id: str, view: InstanceView) -> Route:
         known = self._routes.get(chute_id, {}).get(view.launch_id)

@@ -3,13 +3,13 @@
 validator/app.py brings the real ones; the store lies below this room and is used as it is.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.demand import ChuteDemand
-from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
+from chutes_core.validator.domain.verdicts import Attestation, AttestPlan, Prebuilt
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,18 @@ class Attestor(Protocol):
         """Challenge an instance's GPUs and judge the answers."""
         ...
 
+    async def attest_together(self, plans: Sequence[AttestPlan]) -> tuple[Attestation, ...]:
+        """Challenge several instances at the same instant."""
+        ...
+
+    async def prebuild(
+        self, plan: AttestPlan, devices: tuple[str, ...], rtt_us: int
+    ) -> Prebuilt | None:
+        """Build an instance's next challenge ahead, where that is possible."""
+        ...
+
 
 DemandView = Callable[[], Mapping[str, ChuteDemand]]
 SecretsOf = Callable[[Chute], Mapping[str, str]]
+InFlight = Callable[[str], int]
 Changed = Callable[[], Awaitable[None]]

@@ -5,7 +5,7 @@ read in one transaction, so no invocation is ever counted twice or not at all ag
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 
 from chutes_core.validator.domain.accounts import FREE, Account
 from chutes_core.validator.domain.chutes import Chute
@@ -18,8 +18,13 @@ from chutes_core.validator.store.database import Store
 RateOf = Callable[[Chute], Rate]
 
 
-def build(store: Store, vault: Vault, rate_of: RateOf) -> Snapshot:
-    """Return a new Snapshot of everything that calls are decided by."""
+def build(
+    store: Store, vault: Vault, rate_of: RateOf, paused: Container[str] = frozenset()
+) -> Snapshot:
+    """Return a new Snapshot of everything that calls are decided by.
+
+    ``paused`` launches are left out: their GPUs are being challenged.
+    """
     with store.transaction():
         accounts = store.accounts.all()
         keys = store.keys.all_live()
@@ -27,7 +32,11 @@ def build(store: Store, vault: Vault, rate_of: RateOf) -> Snapshot:
         launches = store.launches.open()
         drained = store.invocations.drained()
         payers = {account.user_id: _payer(store, account) for account in accounts}
-        active = [launch for launch in launches if launch.state is LaunchState.ACTIVE]
+        active = [
+            launch
+            for launch in launches
+            if launch.state is LaunchState.ACTIVE and launch.launch_id not in paused
+        ]
         instances = _instances(store, vault, active, {chute.chute_id: chute for chute in chutes})
         cold = {chute.chute_id: _cold_reason(store, chute, launches) for chute in chutes}
     views = {
