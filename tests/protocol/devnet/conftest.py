@@ -1,12 +1,16 @@
 """One devnet process for the whole folder; each test uses accounts of its own."""
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from chutes_core.devnet.launch import DevnetProcess
 from chutes_core.devnet.metadata import DEFAULT_METADATA
+
+sys.path.insert(0, str(Path(__file__).parent))  # for devnet_load
 
 BLOCK_SECONDS = 0.2
 TEMPO = 20
