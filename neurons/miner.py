@@ -40,6 +40,10 @@ EXIT_REFUSED = 2
 @click.option("--external-port", type=int, help="port to announce; default: --port")
 @click.option("--relay-port", type=int, help="port that carries calls to instances; 0 takes any")
 @click.option("--runtime", type=click.Choice(["docker", "process"]), help="process: devnet only")
+@click.option("--docker-host", help="the engine's address; default: DOCKER_HOST or its socket")
+@click.option("--graval-home", type=click.Path(path_type=Path), help="Python of graval provers")
+@click.option("--instance-memory-mb", type=int, help="per GPU; default: an equal part")
+@click.option("--instance-cpus", type=float, help="per GPU; default: an equal part")
 @click.option("--declare-gpu", help="devnet: stand-in GPUs, e.g. h100_sxm:1,a100:2")
 @click.option("--validators", help="auto, or hotkeys to serve, separated by commas")
 @click.option("--min-validator-stake-tao", help="serve validators with at least this stake")
@@ -86,7 +90,11 @@ def _settings(options: dict[str, Any]) -> MinerSettings:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"])
         raise Invalid("bad_setting", f"{name}: {first['msg']}") from error
-    _ = settings.declared_gpus, settings.min_stake_rao  # parsed here to refuse bad text at once
+    _ = (
+        settings.declared_gpus,
+        settings.min_stake_rao,
+        settings.resolvers,
+    )  # parsed here to refuse bad text at once
     return settings
 
 

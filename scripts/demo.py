@@ -27,6 +27,7 @@ from chutes_core.base.units import RAO_PER_TAO, format_tao
 from scripts.chain_look import find_weights, incentives
 from scripts.localnet import ROOT, Localnet, miner_hotkey, wait_until
 from scripts.localuser import LocalUser
+from scripts.runtimes import Choice, choose, engine_has, ensure_base_image, forget_built
 
 TEXTS = (
     "That is a happy person",
@@ -43,10 +44,12 @@ class Story:
     """What the demo has so far; `summary` is what --json writes."""
 
     net: Localnet
+    choice: Choice
     started: float = field(default_factory=time.monotonic)
     summary: dict[str, Any] = field(default_factory=dict)
     validator_hotkey: str = ""
     user: LocalUser = field(init=False)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def say(self, text: str) -> None:
         """Print a step with the time since the start."""
@@ -63,8 +66,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     folder = Path(os.environ.get("CHUTES_DEMO_FOLDER", ROOT / ".demo"))
     shutil.rmtree(folder, ignore_errors=True)
-    net = Localnet(folder, tempo=20)
-    story = Story(net)
+    choice = choose(options.runtime)
+    net = Localnet(folder, tempo=20, runtime=choice.runtime)
+    story = Story(net, choice)
     failed = True
     try:
         _tell(story)
@@ -103,6 +107,10 @@ def _tell(story: Story) -> None:
 def start_network(story: Story) -> None:
     """Start chain and validator; register three miners, start two."""
     net, summary = story.net, story.summary
+    story.say(f"runtime {story.choice.runtime}: {story.choice.reason}")
+    if story.choice.runtime == "docker":
+        story.show("looking for the base image of the examples (made here where it is missing)")
+        ensure_base_image()
     story.say("starting a local chain (real Subtensor metadata, 1 s blocks)")
     net.chain.start()
     story.show(f"{net.chain.url}, genesis {net.chain.genesis_hash[:18]}…")
@@ -122,6 +130,7 @@ def start_network(story: Story) -> None:
         "gateway_url": url,
         "chain_url": net.chain.url,
         "netuid": net.chain.netuid,
+        "runtime": story.choice.runtime,
         "validator_hotkeys": [story.validator_hotkey],
         "miner_hotkeys": [miner_hotkey(n).ss58_address for n in (1, 2, IDLE_MINER)],
     }
@@ -142,13 +151,25 @@ def deploy_chutes(story: Story) -> None:
     """Build and deploy both examples and wait until they are hot."""
     for name in ("embeddings", "stream"):
         story.say(f"building and deploying examples/{name}.py")
-        chute = story.user.deploy(name)
-        story.show("build: skipped (process runtime); the miner makes a venv from the image")
+        image = story.user.build(name)
+        if story.choice.runtime == "docker":
+            # Validator and miners share this machine's engine: what is removed from it now can
+            # only come back as the archive that a miner fetches and checks.
+            story.digests[name] = forget_built(str(image["image_id"]))
+            story.show(f"built, archived, removed from the engine: {story.digests[name][:23]}…")
+        else:
+            story.show("build: skipped (process runtime); the miner makes a venv from the image")
+        chute = story.user.deploy_built(name)
         story.show(f"chute {chute['chute_id']}, version {chute['version']}")
     for name in ("embeddings", "stream"):
         story.say(f"waiting for {name}: launch, graval proof, sealed start")
         story.user.chutes("warmup", name)
         story.show("hot")
+        if name in story.digests:
+            if not engine_has(story.digests[name]):
+                raise Unavailable("image_missing", f"{name} runs from another image")
+            story.show("a miner has fetched the image by its digest")
+    story.summary["image_digests"] = story.digests
 
 
 def call_embeddings(story: Story) -> None:
@@ -275,9 +296,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--keep", action="store_true", help="leave the network running")
     parser.add_argument(
         "--runtime",
-        choices=["process"],
-        default="process",
-        help="how instances run; docker is not there yet (issue A2)",
+        choices=["docker", "process"],
+        help="how instances run; default: docker where it can be used, else process",
     )
     return parser.parse_args()
 

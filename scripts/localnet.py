@@ -71,6 +71,7 @@ class Localnet:
         block_seconds: block time of the chain.
         tempo: blocks per epoch.
         foreign_genesis: a chain that does not say that it is a devnet.
+        runtime: of validators and miners, docker or process (see scripts/runtimes.py).
     """
 
     def __init__(
@@ -80,8 +81,10 @@ class Localnet:
         block_seconds: float = 1.0,
         tempo: int = 20,
         foreign_genesis: bool = False,
+        runtime: str = "process",
     ) -> None:
         self.folder = folder
+        self.runtime = runtime
         self.chain = DevnetProcess(
             block_seconds=block_seconds,
             tempo=tempo,
@@ -119,7 +122,7 @@ class Localnet:
         hotkey = Keypair.create_from_uri(f"//Validator{number}//hotkey")
         settings = {
             "PORT": str(port),
-            "RUNTIME": "process",
+            "RUNTIME": self.runtime,
             "PROFILE": "test",
             "PAYMENT_TREASURY": Keypair.create_from_uri(PAYMENT_TREASURY).ss58_address,
             "DEPOSIT_TREASURY": Keypair.create_from_uri(DEPOSIT_TREASURY).ss58_address,
@@ -141,7 +144,7 @@ class Localnet:
             "PORT": "0",
             "RELAY_PORT": "0",
             "EXTERNAL_IP": "127.0.0.1",
-            "RUNTIME": "process",
+            "RUNTIME": self.runtime,
             "DECLARE_GPU": "h100_sxm:1",
             "POLL_SECONDS": "1",
             **(extra or {}),

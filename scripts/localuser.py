@@ -76,9 +76,17 @@ class LocalUser:
         self.api_key = str(key["secret_key"])
         return self.api_key
 
+    def build(self, name: str, *, folder: Path = EXAMPLES) -> dict[str, Any]:
+        """Build the image of `folder/name.py`; return what the command says of it."""
+        return self.chutes("build", f"{name}:chute", "--wait", cwd=folder)
+
     def deploy(self, name: str, *, folder: Path = EXAMPLES) -> dict[str, Any]:
         """Build and deploy `folder/name.py`; return the chute."""
-        self.chutes("build", f"{name}:chute", "--wait", cwd=folder)
+        self.build(name, folder=folder)
+        return self.deploy_built(name, folder=folder)
+
+    def deploy_built(self, name: str, *, folder: Path = EXAMPLES) -> dict[str, Any]:
+        """Deploy `folder/name.py` on its image; return the chute."""
         return self.chutes("deploy", f"{name}:chute", "--accept-fee", cwd=folder)
 
     def chutes(self, *arguments: str, cwd: Path = ROOT) -> dict[str, Any]:

@@ -19,20 +19,18 @@ from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys, load_neuron_keys
 from chutes_core.miner.backoff import BackOff
-from chutes_core.miner.bundles import Bundles
 from chutes_core.miner.chain_view import CallerPolicy, Chain, ChainView
-from chutes_core.miner.checks import axon_ip, check_chain, check_runtime
+from chutes_core.miner.checks import axon_ip, check_chain
 from chutes_core.miner.deployer import Deployer
 from chutes_core.miner.discovery import Directory, ServePolicy
 from chutes_core.miner.host import DataDir, raise_open_files
+from chutes_core.miner.hosting import Hosting, check_platform, make_hosting
 from chutes_core.miner.inventory import Node, find_gpus, node_id, software_version
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.leases import LeaseBook
 from chutes_core.miner.loops import Loop, run_loop
 from chutes_core.miner.reasons import DEREGISTERED, MINER_ENDED
 from chutes_core.miner.relay import Relay
-from chutes_core.miner.runtime.base import Runtime
-from chutes_core.miner.runtime.process import ProcessRuntime
 from chutes_core.miner.scheduler import Scheduler
 from chutes_core.miner.server import HttpServer, build_http
 from chutes_core.miner.settings import MinerSettings
@@ -55,7 +53,7 @@ async def run(settings: MinerSettings, *, connect: Connect = ChainClient.connect
     Raises:
         ChutesError: it refuses to start; the code says why.
     """
-    check_runtime(settings)
+    check_platform(settings)
     raise_open_files()
     keys = load_neuron_keys(
         settings.wallet_dir,
@@ -72,7 +70,15 @@ async def run(settings: MinerSettings, *, connect: Connect = ChainClient.connect
         store = MinerStore(data.path / "miner.sqlite3")
         stack.callback(store.close)
         api = await stack.enter_async_context(HttpValidatorApi(keys.hotkey))
-        return await Miner(settings, keys, chain, data, store, api).run()
+        hosting = await make_hosting(
+            settings,
+            api,
+            hotkey_ss58=keys.hotkey_ss58,
+            is_devnet=chain.is_devnet,
+            gpus=sum(declared.count for declared in settings.declared_gpus),
+        )
+        stack.push_async_callback(hosting.close)
+        return await Miner(settings, keys, chain, data, store, api, hosting).run()
 
 
 class Miner:
@@ -86,6 +92,7 @@ class Miner:
         data: DataDir,
         store: MinerStore,
         api: HttpValidatorApi,
+        hosting: Hosting,
     ) -> None:
         self._settings = settings
         self._keys = keys
@@ -103,7 +110,7 @@ class Miner:
         self._node = self._describe(relay_socket.getsockname()[1])
         self._view = ChainView(chain, hotkey_ss58=keys.hotkey_ss58)
         self._relay = Relay()
-        self._wire(api)
+        self._wire(api, hosting)
 
     def _describe(self, relay_port: int) -> Node:
         hotkey = self._keys.hotkey_ss58
@@ -117,7 +124,7 @@ class Miner:
             handshake=Handshake(version=software_version()),
         )
 
-    def _wire(self, api: HttpValidatorApi) -> None:
+    def _wire(self, api: HttpValidatorApi, hosting: Hosting) -> None:
         settings, node = self._settings, self._node
         self._directory = Directory(
             api.well_known,
@@ -127,7 +134,7 @@ class Miner:
             allow_private=self._chain.is_devnet,
             clock=self._clock,
         )
-        runtime: Runtime = ProcessRuntime(self._data.path, environ=dict(os.environ))
+        runtime = hosting.runtime
         backoff = BackOff(self._clock)
         self._book = LeaseBook(self._keys.hotkey, self._store, lease_blocks=settings.lease_blocks)
         self._deployer = Deployer(
@@ -135,7 +142,7 @@ class Miner:
                 node=node,
                 runtime=runtime,
                 api=api,
-                images=Bundles(self._data.path / "bundles", api),
+                images=hosting.images,
                 graval_python=settings.gpu_python,
             ),
             runtime=runtime,

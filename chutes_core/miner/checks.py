@@ -12,20 +12,6 @@ from chutes_core.miner.settings import MinerSettings
 DEVNET_IP = "127.0.0.1"
 
 
-def check_runtime(settings: MinerSettings) -> None:
-    """Check that the chosen runtime exists.
-
-    Raises:
-        Invalid: ``runtime_not_built``.
-    """
-    if settings.runtime != "process":
-        raise Invalid(
-            "runtime_not_built",
-            f"the {settings.runtime} runtime is not built yet (issue A2)",
-            hint="on a devnet: --runtime process",
-        )
-
-
 def check_chain(settings: MinerSettings, *, is_devnet: bool) -> None:
     """Check what only a devnet may have.
 

@@ -4,6 +4,7 @@ Invariant: text such as lists and amounts is parsed here, once; the rest of the 
 values. Protocol constants and bounds are no settings; they stand beside the code they bound.
 """
 
+import ipaddress
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,15 @@ class MinerSettings(RoleSettings):
     external_port: int = Field(default=0, ge=0, le=65535)
     relay_port: int = Field(default=8092, ge=0, le=65535)
     runtime: Literal["docker", "process"] = "docker"
+    docker_host: str = ""
+    dns: str = "1.1.1.1,9.9.9.9"
+    graval_home: Path | None = None
+    instance_memory_mb: int = Field(default=0, ge=0)
+    instance_shm_mb: int = Field(default=0, ge=0)
+    instance_tmp_mb: int = Field(default=0, ge=0)
+    instance_cpus: float = Field(default=0, ge=0, le=1024)
+    instance_pids: int = Field(default=1024, ge=64, le=100_000)
+    keep_images: int = Field(default=20, ge=1, le=10_000)
     declare_gpu: str = ""
     validators: str = "auto"
     min_validator_stake_tao: str = "0"
@@ -82,6 +92,39 @@ class MinerSettings(RoleSettings):
         if self.validators.strip() == "auto":
             return None
         return frozenset(part.strip() for part in self.validators.split(",") if part.strip())
+
+    @property
+    def resolvers(self) -> tuple[str, ...]:
+        """Return the IPv4 addresses of the resolvers of instances that may dial out.
+
+        Raises:
+            Invalid: ``bad_dns``.
+        """
+        named = tuple(part.strip() for part in self.dns.split(",") if part.strip())
+        try:
+            return tuple(str(ipaddress.IPv4Address(text)) for text in named)
+        except ValueError as error:
+            raise Invalid(
+                "bad_dns", f"dns: {error}", hint="IPv4 addresses, e.g. 1.1.1.1"
+            ) from error
+
+    @property
+    def graval_path(self) -> Path | None:
+        """Return the directory with the provers' Python, or None.
+
+        Raises:
+            Invalid: ``bad_graval_home``.
+        """
+        if self.graval_home is None:
+            return None
+        path = self.graval_home.expanduser().resolve()
+        if not (path / "bin" / "python3").exists():
+            raise Invalid(
+                "bad_graval_home",
+                f"{path} has no bin/python3",
+                hint="a directory with a relocatable Python that has torch and triton",
+            )
+        return path
 
     @property
     def declared_gpus(self) -> tuple[DeclaredGpus, ...]:

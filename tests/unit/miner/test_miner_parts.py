@@ -11,8 +11,9 @@ import pytest
 from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict, Forbidden, Invalid, Unavailable
 from chutes_core.miner.backoff import BackOff
-from chutes_core.miner.checks import axon_ip, check_chain, check_runtime
+from chutes_core.miner.checks import axon_ip, check_chain
 from chutes_core.miner.host import DataDir, raise_open_files
+from chutes_core.miner.hosting import check_platform, limits_of
 from chutes_core.miner.inventory import find_gpus, stand_ins
 from chutes_core.miner.loops import Loop, run_loop
 from chutes_core.miner.runtime.dockerfile import pip_lines
@@ -56,12 +57,42 @@ def test_bad_declarations_are_refused(text):
         parse_declared(text)
 
 
-def test_docker_runtime_is_refused_by_name():
-    """Choosing docker says which step of the project brings it."""
+def test_the_docker_runtime_needs_linux(monkeypatch):
+    """It reaches containers over their bridge and filters them: said before anything starts."""
+    monkeypatch.setattr("chutes_core.miner.hosting.sys.platform", "darwin")
     with pytest.raises(Invalid) as caught:
-        check_runtime(settings())
-    assert caught.value.code == "runtime_not_built"
-    assert "A2" in caught.value.message
+        check_platform(settings())
+    assert caught.value.code == "docker_needs_linux"
+    check_platform(settings(runtime="process"))
+
+
+def test_an_instance_gets_an_equal_part_of_the_host_or_what_was_set():
+    """Per GPU; temporary space and shared memory count as memory and have to fit into it."""
+    limits = limits_of(settings(instance_memory_mb=4096, instance_cpus=1.5), gpus=2)
+    assert (limits.memory_bytes, limits.cpus) == (4096 << 20, 1.5)
+    assert limits.shm_bytes == limits.tmp_bytes == 1024 << 20
+    double = limits.of(2)
+    assert (double.memory_bytes, double.nano_cpus) == (8192 << 20, 3 * 10**9)
+    one, four = limits_of(settings(), gpus=1), limits_of(settings(), gpus=4)
+    assert abs(one.memory_bytes - 4 * four.memory_bytes) < 4
+    with pytest.raises(Invalid) as caught:
+        limits_of(settings(instance_memory_mb=512, instance_tmp_mb=1024), gpus=1)
+    assert caught.value.code == "bad_instance_limits"
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "code"),
+    [
+        ({"dns": "1.1.1.1, resolver.local"}, "resolvers", "bad_dns"),
+        ({"dns": "fd00::1"}, "resolvers", "bad_dns"),
+        ({"graval_home": "/nowhere"}, "graval_path", "bad_graval_home"),
+    ],
+)
+def test_what_instances_are_given_is_checked_at_the_start(changes, name, code):
+    """A wrong resolver or prover directory is refused before a launch is asked for."""
+    with pytest.raises(Invalid) as caught:
+        getattr(settings(**changes), name)
+    assert caught.value.code == code
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,137 @@
+"""Which runtime hosts this miner's instances, and all that it needs, made ready at start-up.
+
+Invariant: what comes back was tried: a docker runtime has reached its engine and its walls stand
+(or it is a devnet, and the log says what is missing).
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from loguru import logger
+
+from chutes_core.base.errors import Invalid
+from chutes_core.engine.connect import connect
+from chutes_core.miner.archives import Archives
+from chutes_core.miner.bundles import Bundles
+from chutes_core.miner.discovery import Validator
+from chutes_core.miner.launcher import Images
+from chutes_core.miner.runtime.base import ImageBundle, Runtime
+from chutes_core.miner.runtime.beside import WithSystemRunner
+from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
+from chutes_core.miner.runtime.process import ProcessRuntime
+from chutes_core.miner.runtime.walls import Walls
+from chutes_core.miner.settings import MinerSettings
+from chutes_core.miner.validator_api import ValidatorApi
+from chutes_core.wire.control import ImageRef
+
+_MIB = 1024 * 1024
+_KEPT_FOR_HOST = 0.1  # of memory
+_LEAST_MEMORY = 256 * _MIB
+
+
+@dataclass(frozen=True)
+class Hosting:
+    """A runtime and where its images come from; ``close`` at the very end."""
+
+    runtime: Runtime
+    images: Images
+    close: Callable[[], Awaitable[None]]
+
+
+async def make_hosting(
+    settings: MinerSettings, api: ValidatorApi, *, hotkey_ss58: str, is_devnet: bool, gpus: int
+) -> Hosting:
+    """Make the chosen runtime ready.
+
+    Raises:
+        ChutesError: no engine answers, or the walls do not stand (see `Walls.raise_up`).
+    """
+    data = settings.data_path
+    if settings.runtime == "process":
+        return Hosting(
+            ProcessRuntime(data, environ=dict(os.environ)), Bundles(data / "bundles", api), _nothing
+        )
+    client = await asyncio.to_thread(connect, settings.docker_host or None)
+    walls = Walls(client, hotkey_ss58, dns=settings.resolvers)
+    networks = await asyncio.to_thread(walls.raise_up, is_devnet=is_devnet)
+    limits = limits_of(settings, gpus=max(1, gpus))
+    runtime = DockerRuntime(
+        client,
+        hotkey_ss58,
+        networks=networks,
+        walls=walls,
+        limits=limits,
+        dns=settings.resolvers,
+        graval_home=settings.graval_path,
+        keep_images=settings.keep_images,
+    )
+    logger.bind(
+        memory_mib=limits.memory_bytes // _MIB, cpus=limits.cpus, inside=networks.inside.name
+    ).info("instances run in containers")
+    own = ProcessRuntime(data / "system", environ=dict(os.environ))
+    return Hosting(WithSystemRunner(runtime, own), ArchivedImages(data / "archives"), runtime.close)
+
+
+def limits_of(settings: MinerSettings, *, gpus: int) -> InstanceLimits:
+    """Return what an instance may use per GPU: as set, else an equal part of this host.
+
+    Raises:
+        Invalid: ``bad_instance_limits``: the parts do not fit into the memory.
+    """
+    memory = settings.instance_memory_mb * _MIB
+    if not memory:
+        memory = int(_host_memory() * (1 - _KEPT_FOR_HOST)) // gpus
+    shm = settings.instance_shm_mb * _MIB or memory // 4
+    tmp = settings.instance_tmp_mb * _MIB or memory // 4
+    if memory < _LEAST_MEMORY or max(shm, tmp) > memory:
+        raise Invalid(
+            "bad_instance_limits",
+            f"an instance cannot have {memory // _MIB} MiB of memory with {shm // _MIB} MiB of"
+            f" shared memory and {tmp // _MIB} MiB of temporary space, which count as memory",
+            hint="set CHUTES_MINER_INSTANCE_MEMORY_MB to more, the others to less",
+        )
+    cpus = settings.instance_cpus or (os.cpu_count() or 1) / gpus
+    return InstanceLimits(memory, cpus, shm, tmp, settings.instance_pids)
+
+
+def check_platform(settings: MinerSettings) -> None:
+    """Check that the chosen runtime can work on this platform.
+
+    Raises:
+        Invalid: ``docker_needs_linux``.
+    """
+    if settings.runtime == "docker" and sys.platform != "linux":
+        raise Invalid(
+            "docker_needs_linux",
+            "the docker runtime reaches containers over their bridge and filters what they send:"
+            f" that needs Linux, and this is {sys.platform}",
+            hint="run the miner on the Linux host itself; on a devnet: --runtime process",
+        )
+
+
+class ArchivedImages:
+    """Images as archives from the validator; a file goes once the engine has loaded it."""
+
+    def __init__(self, directory: Path) -> None:
+        self._archives = Archives(directory)
+
+    async def get(self, validator: Validator, image: ImageRef) -> ImageBundle:
+        """Fetch the archive, or go on where a fetch was cut short."""
+        path = await self._archives.fetch(validator.url, image)
+        return ImageBundle(image.image_id, image.name, image.sha256, path, image.image_digest)
+
+    async def used(self, image: ImageRef) -> None:
+        """Remove the file: the engine has its content."""
+        await asyncio.to_thread(self._archives.forget, image.sha256)
+
+
+def _host_memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+async def _nothing() -> None:
+    return
