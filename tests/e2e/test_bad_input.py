@@ -1,7 +1,7 @@
 """Bad input against real processes: each case with its status, its code, and what to do about it.
 
-One validator with small limits, one miner with two stand-in GPUs, two users: `moe` pays and owns the
-chutes, `nix` has no credit.
+One validator with small limits, one miner with two stand-in GPUs, two users: `moe` pays and owns
+the chutes, `nix` has no credit.
 """
 
 import contextlib
