@@ -1,9 +1,9 @@
 """`python -m graval info|selftest|bench|calibrate [--json]`: what graval sees and can do here.
 
 `selftest` compares this machine's CPU with the golden vectors, and each CUDA backend that runs
-here with the CPU; it exits 1 on any mismatch and 0 where there is no GPU and the CPU is right. `bench`
-answers whole challenges and compares with measured ceilings; `calibrate` turns the same run into
-references for `graval.timing`.
+here with the CPU; it exits 1 on any mismatch and 0 where there is no GPU and the CPU is right.
+`bench` answers whole challenges and compares with measured ceilings; `calibrate` turns the same
+run into references for `graval.timing`.
 """
 
 import argparse
@@ -63,7 +63,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", help="also write the report there, as JSON")
     parser.add_argument("--backend", default="auto", help="of bench and calibrate")
     parser.add_argument("--declare", help="class that a CPU stands in for (bench on a CPU)")
-    parser.add_argument("--profiles", default="periodic,admission,light", help="of bench, calibrate")
+    parser.add_argument(
+        "--profiles", default="periodic,admission,light", help="of bench, calibrate"
+    )
     parser.add_argument("--challenges", type=int, default=30, help="of each profile")
     return parser
 

@@ -103,7 +103,9 @@ def run(
         rows = warm.rows_for(name)
         if not rows:
             raise NotEnoughMemory("profile", f"this device cannot run profile {name!r}")
-        report.profiles.append(_measure(prover, warm.device, PROFILES[name], rows, challenges, clock))
+        report.profiles.append(
+            _measure(prover, warm.device, PROFILES[name], rows, challenges, clock)
+        )
         note(_line(report.profiles[-1]))
     prover.close()
     return report
@@ -208,9 +210,11 @@ def _ceilings(backend: Backend) -> tuple[float | None, float | None]:
     """Measured copy bandwidth and int8 rate of a CUDA device; None for a stand-in."""
     if backend.device_info().stand_in:
         return None, None
-    from graval.prover.ceilings import copy_tb_s, int8_tops
+    from graval.prover.ceilings import copy_tb_s, free_cache, int8_tops
 
-    return copy_tb_s(backend.device_info().memory_bytes), int8_tops()
+    figures = copy_tb_s(backend.device_info().memory_bytes), int8_tops()
+    free_cache()
+    return figures
 
 
 def _line(of: ProfileReport) -> str:

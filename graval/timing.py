@@ -8,9 +8,9 @@ The far side can delay pings, so a round trip is believed only up to 5 % of the 
 number of stages grows with it (`stretch`) until the whole round trip fits. All times are integers
 of microseconds; nothing here reads a clock.
 
-Sources: H100 SXM and H200 at T = 8 and 16 were measured with the protocol's prototype (p50 over
-warm runs, 97 % of memory, 24 tags; docs/graval.md, section 4; the day was not recorded). The rest
-is predicted with the H100's utilisation for all, or derived from a T = 8 figure; each says which.
+Sources: H100 SXM and H200 were measured with this code by `python -m graval calibrate` (p50 of 30
+warm challenges, 97 % of memory; docs/measurements). The rest is predicted from the protocol's
+prototype with the H100's utilisation for all; each reference says which.
 """
 
 from dataclasses import dataclass
@@ -69,13 +69,18 @@ class Deadlines:
     leg2_allowance_us: int
 
 
-# measured p50: T = 8 leg 1, leg 2; T = 16 leg 1, leg 2 (us); 16 stages
+# measured p50: periodic leg 1, leg 2; admission leg 1, leg 2; light leg 1, leg 2 (us)
 _MEASURED = {
-    "h100_sxm": ("H100 80GB HBM3 SXM, 700 W", 1_258_000, 435_000, 2_460_000, 439_000),
-    "h200": ("H200 141GB, 700 W", 2_270_000, 665_000, 4_416_000, 668_000),
+    "h100_sxm": (1_082_204, 434_100, 2_090_747, 436_574, 20_537, 3_156),
+    "h200": (1_904_786, 509_583, 3_722_271, 509_345, 15_651, 1_640),
 }
-_MEASURED_DRIVER = "580"
-_MEASURED_DATE = "2026-11 or before; the day was not recorded"
+_MEASURED_DEVICE = {
+    "h100_sxm": "NVIDIA H100 80GB HBM3, 700 W",
+    "h200": "NVIDIA H200, 700 W",
+}
+_MEASURED_DRIVER = "580.159.04"
+_MEASURED_DATE = "2026-11-24"
+_MEASURED_VERSIONS = "graval 1, python 3.12.3, torch 2.11.0+cu130, triton 3.6.0"
 
 # predicted at T = 8 with the H100's utilisation: leg 1, leg 2 (us); 16 stages
 _PREDICTED = {
@@ -96,13 +101,21 @@ _PREDICTED = {
 
 def _of_class(gpu: str) -> list[Reference]:
     """The references of one class for every profile but the test one."""
-    if gpu in _MEASURED:
-        device, leg1_us, leg2_us, long1_us, long2_us = _MEASURED[gpu]
-        source = (device, _MEASURED_DRIVER, _MEASURED_DATE)
+    measured = _MEASURED.get(gpu)
+    if measured is not None:
+        source = (_MEASURED_DEVICE[gpu], _MEASURED_DRIVER, _MEASURED_DATE, "triton")
         return [
-            Reference(gpu, "periodic", leg1_us, leg2_us, _STAGES, "measured", *source),
-            Reference(gpu, "admission", long1_us, long2_us, _STAGES, "measured", *source),
-            _light(gpu, leg1_us, leg2_us, "derived"),
+            Reference(
+                gpu,
+                name,
+                measured[2 * at],
+                measured[2 * at + 1],
+                PROFILES[name].stages,
+                "measured",
+                *source,
+                _MEASURED_VERSIONS,
+            )
+            for at, name in enumerate(("periodic", "admission", "light"))
         ]
     if gpu in _PREDICTED:
         leg1_us, leg2_us = _PREDICTED[gpu]

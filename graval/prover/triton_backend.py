@@ -137,7 +137,12 @@ class Layers:
             rows = min(self.chunk_rows, len(held) - at)
             with torch.cuda.stream(lane.stream):
                 kernels.first_layer[(-(-rows // FIRST_ROWS),)](
-                    lane.x.view(torch.int32), first + at, k, C1=prf.C1, C2=prf.C2, BLOCK_M=FIRST_ROWS
+                    lane.x.view(torch.int32),
+                    first + at,
+                    k,
+                    C1=prf.C1,
+                    C2=prf.C2,
+                    BLOCK_M=FIRST_ROWS,
                 )
                 if self._tuning.hopper:
                     self._all_layers(lane, weights, c, held, at, rows)
@@ -158,9 +163,7 @@ class Layers:
             self._lanes.append(_Lane(stream, x, y))
         return self._lanes[number]
 
-    def _all_layers(
-        self, lane: _Lane, weights: Any, c: Any, held: Any, at: int, rows: int
-    ) -> None:
+    def _all_layers(self, lane: _Lane, weights: Any, c: Any, held: Any, at: int, rows: int) -> None:
         from graval.prover import gluon_kernels as hopper  # sm_90 only
 
         pairs = -(-rows // hopper.PAIR_ROWS)

@@ -9,7 +9,7 @@ descriptors, which on Hopper and later are the bulk tensor copy engine (TMA) and
 loads. On Hopper `gluon_kernels` takes the place of `layer`. Tile sizes: `tuning`.
 """
 # Triton reads a kernel's annotations as Triton types: only constexpr may stand there.
-# ruff: noqa: ANN001, ANN201, ANN202
+# ruff: noqa: ANN001, ANN201
 # mypy: disable-error-code="no-untyped-def, untyped-decorator, no-untyped-call, type-arg"
 
 import triton
@@ -82,7 +82,8 @@ def layer(
     """X' = int8(scramble(X W) >> 24), tile by tile, on any GPU with int8 tensor cores.
 
     x: descriptor int8 (R, N) by (BLOCK_M, BLOCK_K); weights: descriptor int8 (N out, N in) by
-    (BLOCK_N, BLOCK_K); out: int8 (rows, N); c: int32 (T,); rows: at most R; COLUMN_TILES: N / BLOCK_N.
+    (BLOCK_N, BLOCK_K); out: int8 (rows, N); c: int32 (T,); rows: at most R;
+    COLUMN_TILES: N / BLOCK_N.
     """
     tiles = tl.cdiv(rows, BLOCK_M) * COLUMN_TILES
     addend = tl.load(c + t).to(tl.uint32, bitcast=True)

@@ -21,7 +21,7 @@ from graval.challenge import DeviceInfo
 from graval.params import PROFILES
 from graval.prover.backend import Choice, Found, open_backend
 from graval.prover.prove import Prover
-from graval.prover.triton_backend import Layers, Scan, TritonBackend
+from graval.prover.triton_backend import Layers, TritonBackend
 from graval.prover.tuning import for_capability
 
 PIECE_ROWS = 132 * 256 * 4

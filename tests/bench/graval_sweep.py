@@ -122,7 +122,7 @@ def main() -> int:
 def is_right(device: "torch.device", info: object, tuning: Tuning) -> bool:
     """Whether this tuning gives the CPU's answers, with a last chunk that is not full."""
     backend = TritonBackend(device, info, tuning)  # type: ignore[arg-type]
-    rows = 2 * backend._layers.chunk_rows + 77  # noqa: SLF001 # the bench knows its backend
+    rows = 2 * backend._layers.chunk_rows + 77  # the bench knows its backend
     challenge = golden.golden_challenge(PROFILES["light"], rows)
     backend.fill(challenge.leg1.seed, challenge.leg1.layers, rows)
     from graval.prover.prove import run_chain
@@ -149,15 +149,13 @@ def copy_bandwidth(held: "torch.Tensor") -> dict[str, float]:
 def matrix_rate(device: "torch.device") -> dict[str, float]:
     """int8 TOPS of torch._int_mm on random data, 8192 cubed."""
     n = 8192
-    a, b = (
-        torch.randint(-128, 128, (n, n), dtype=torch.int8, device=device) for _ in (0, 1)
-    )
-    torch._int_mm(a, b.t())  # noqa: SLF001 # torch's only int8 product
+    a, b = (torch.randint(-128, 128, (n, n), dtype=torch.int8, device=device) for _ in (0, 1))
+    torch._int_mm(a, b.t())  # torch's only int8 product
     count = 30
 
     def run() -> None:
         for _ in range(count):
-            torch._int_mm(a, b.t())  # noqa: SLF001
+            torch._int_mm(a, b.t())
 
     seconds = min(_timed(run) for _ in range(3)) / count
     return {"tops": round(2 * n**3 / seconds / 1e12, 1)}
