@@ -33,6 +33,7 @@ from chutes_core.miner.store import LaunchRecord, MinerStore
 from chutes_core.miner.validator_api import ValidatorApi
 from chutes_core.wire.control import LOG_TAIL_CHARS, LaunchEvent, LaunchGrant, LaunchStatus
 from chutes_core.wire.lease import Lease
+from chutes_core.wire.system import is_admission
 
 STOP_GRACE_S = 10.0
 DRAIN_GRACE_S = 3.0
@@ -92,6 +93,7 @@ class Deployer:
         self._lookup = lookup
         self._live: dict[str, _Live] = {}
         self._asking: dict[tuple[str, ...], str] = {}
+        self._attesting: set[tuple[str, ...]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._draining = False
 
@@ -101,8 +103,16 @@ class Deployer:
         return {gpu: record.launch_id for record in held for gpu in record.gpu_uuids}
 
     def busy(self) -> dict[str, str]:
-        """Return GPU uuid -> validator, for GPUs that serve a launch or are offered for one."""
-        return {gpu: run.validator_hotkey for run in self.running() for gpu in run.gpu_uuids}
+        """Return GPU uuid -> validator, for GPUs that serve a launch or are offered for one.
+
+        A node attestation is over in seconds, so it prolongs no lease.
+        """
+        return {
+            gpu: run.validator_hotkey
+            for run in self.running()
+            if not run.admission
+            for gpu in run.gpu_uuids
+        }
 
     def running(self) -> tuple[Running, ...]:
         """Return the launches, granted or asked for, as `placement.plan` sees them."""
@@ -113,11 +123,15 @@ class Deployer:
                 live.record.gpu_uuids,
                 live.end_reason,
                 live.beside,
+                is_admission(live.record.chute_id),
             )
             for live in self._live.values()
             if not live.over
         ]
-        asked = [Running(f"asking {gpus[0]}", who, gpus) for gpus, who in self._asking.items()]
+        asked = [
+            Running(f"asking {gpus[0]}", who, gpus, admission=gpus in self._attesting)
+            for gpus, who in self._asking.items()
+        ]
         return (*held, *asked)
 
     def log_of(self, validator_hotkey: str, launch_id: str) -> str:
@@ -135,7 +149,10 @@ class Deployer:
         """Start one launch in its own task; its GPUs count as busy from now on."""
         if self._draining:
             return
-        self._asking[(*action.gpu_uuids, *action.idle_gpus)] = validator.hotkey
+        gpus = (*action.gpu_uuids, *action.idle_gpus)
+        self._asking[gpus] = validator.hotkey
+        if is_admission(action.chute.chute_id):
+            self._attesting.add(gpus)
         self._spawn(self._launch(action, validator, leases))
 
     def stop(self, action: Stop) -> None:
@@ -195,6 +212,7 @@ class Deployer:
             return
         finally:
             self._asking.pop((*action.gpu_uuids, *action.idle_gpus), None)
+            self._attesting.discard((*action.gpu_uuids, *action.idle_gpus))
         log.bind(launch_id=grant.launch_id, gpus=grant.gpu_uuids).info("launch was granted")
         if self._draining:
             await self._end(live, MINER_ENDED, "the miner is stopping")

@@ -34,7 +34,8 @@ class Slot:
 class Running:
     """One launch of this miner; ``end_reason`` is set when its validator no longer has it open.
 
-    ``beside`` are idle GPUs that prove with it, until it is proven.
+    ``beside`` are idle GPUs that prove with it, until it is proven; ``admission`` tells that it
+    attests GPUs and serves nothing.
     """
 
     launch_id: str
@@ -42,6 +43,7 @@ class Running:
     gpu_uuids: tuple[str, ...]
     end_reason: str | None = None
     beside: tuple[str, ...] = ()
+    admission: bool = False
 
 
 @dataclass(frozen=True)

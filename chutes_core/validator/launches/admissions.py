@@ -149,8 +149,16 @@ class Admissions:
             self._revoke_failed(launch, gpu)
 
     def _accepted(self, launch: Launch, proof: Proof, gpu: GpuVerdict) -> None:
+        hotkey = launch.miner_hotkey
+        admits = launch.admission and proof.profile == self._limits.profile and proof.accepted
+        # a contest that was there before, and whose other claimants have gone, ends here
+        if admits and gpu.gpu_uuid in self._store.gpus.contested(hotkey):
+            if self._offered_by_rivals(hotkey, gpu.gpu_uuid):
+                return
+            self._store.gpus.settle(hotkey, gpu.gpu_uuid)
+            logger.info("contest settled", gpu=gpu.gpu_uuid, miner=hotkey)
         self._saw(launch, proof, gpu)
-        if launch.admission and proof.profile == self._limits.profile and proof.accepted:
+        if admits:
             self._store.gpus.admit(
                 Admission(
                     miner_hotkey=launch.miner_hotkey,
@@ -163,8 +171,6 @@ class Admissions:
                     proven_at_s=proof.at_s,
                 )
             )
-            if self._store.gpus.settle(launch.miner_hotkey, gpu.gpu_uuid):
-                logger.info("contest settled", gpu=gpu.gpu_uuid, miner=launch.miner_hotkey)
         elif proof.scope != "light":
             self._store.gpus.proven(launch.miner_hotkey, gpu.gpu_uuid, proof.at_s)
 
@@ -196,14 +202,19 @@ class Admissions:
         return tuple(a for a in admissions if a.gpu_uuid not in contested)
 
     def _check_alone(self, hotkey: str, gpu_uuids: Sequence[str]) -> None:
-        offered = {
-            (other, gpu.uuid)
-            for other, inventory in self._known().items()
-            for gpu in inventory.gpus
-        }
         for gpu_uuid in gpu_uuids:
-            if any(rival in offered for rival in self._store.gpus.rivals(hotkey, gpu_uuid)):
+            if self._offered_by_rivals(hotkey, gpu_uuid):
                 raise _contested(gpu_uuid)
+
+    def _offered_by_rivals(self, hotkey: str, gpu_uuid: str) -> bool:
+        """Tell whether another claimant of a contested GPU still has it in its inventory."""
+        known = self._known()
+        return any(
+            gpu.uuid == other_uuid
+            for other, other_uuid in self._store.gpus.rivals(hotkey, gpu_uuid)
+            if other in known
+            for gpu in known[other].gpus
+        )
 
 
 def _contested(gpu_uuid: str) -> Conflict:

@@ -124,8 +124,8 @@ class Launches:
 
         Raises:
             Forbidden: not_registered, test_proof_refused, no_lease.
-            Conflict: not_wanted, gpu_busy, lease_conflict, not_admitted, gpu_contested,
-                gpu_uncalibrated, proof_failed_lately, proof_tries_used.
+            Conflict: not_wanted, not_serving, gpu_busy, lease_conflict, not_admitted,
+                gpu_contested, gpu_uncalibrated, proof_failed_lately, proof_tries_used.
             Invalid: wrong_gpus.
         """
         async with self._granting:  # two requests must not both take the last wanted place
@@ -178,6 +178,12 @@ class Launches:
         self._admissions.check_tries(hotkey, uuids)
         now_s = self._clock.now_s()
         target = self._target(hotkey, request, now_s)
+        if not miner.host:
+            raise Conflict(
+                "not_serving",
+                "the finalized chain shows no axon of this hotkey yet",
+                hint="ask again in a block or two",
+            )
         launch_id, ticket, keys = new_id(), secrets.token_bytes(KEY_BYTES), KeyPair.generate()
         launch = Launch(
             launch_id=launch_id,
@@ -239,12 +245,6 @@ class Launches:
         miner = self._chain.miner(hotkey)
         if miner is None:
             raise Forbidden("not_registered", "this hotkey is not registered on the subnet")
-        if not miner.host:
-            raise Conflict(
-                "not_serving",
-                "the finalized chain shows no axon of this hotkey yet",
-                hint="ask again in a block or two",
-            )
         return miner
 
     def _check_gpus(self, request: LaunchRequest) -> None:
