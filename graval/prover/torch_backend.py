@@ -1,7 +1,8 @@
 """The pure-torch backend: `torch._int_mm` and eager integer operations, chunk by chunk.
 
 The fallback where Triton does not run; 16 times slower than the fused kernels (77 int8 TOPS on an
-H100, docs/graval.md, section 4), so it needs a calibration of its own before it can meet a deadline. Exact: int8 products are summed in int32, words wrap at 2^32.
+H100, docs/graval.md, section 4), so it needs a calibration of its own before it can meet a
+deadline. Exact: int8 products are summed in int32, words wrap at 2^32.
 
 torch has no unsigned 32-bit arithmetic: words are int32, multiplication wraps, and a logical shift
 is an arithmetic one with the sign bits masked off.
