@@ -19,11 +19,10 @@ from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.router import build_router
-from chutes_core.validator.api.routes import discovery, miner, transfers
+from chutes_core.validator.api.routes import discovery, miner, money, transfers
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.attest.attestor import ProcessAttestor
 from chutes_core.validator.billing.ledger import Ledger
-from chutes_core.validator.billing.payments import Payments
 from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.catalog.builder import Builder, ProcessRuntimeBuilder
@@ -55,6 +54,7 @@ from chutes_core.validator.scoring.source import StoredWork
 from chutes_core.validator.scoring.weights import WeightSetter
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.store.database import Store
+from chutes_core.validator.treasury import Treasury, build_treasury
 from chutes_core.wire.neuron_http import SignedASGI
 from chutes_core.wire.peers import SignedClient
 
@@ -92,7 +92,7 @@ class Validator:
     rounds: Rounds
     inventories: Inventories
     images: Images
-    payments: Payments
+    treasury: Treasury
     settlement: Settlement
     weights: WeightSetter
 
@@ -148,7 +148,12 @@ def build(ground: Ground) -> Validator:
         store=store,
         accounts=Accounts(store, clock, _Addresses(settings)),
         images=images,
-        chutes=Chutes(store, clock, fee_rao=fee_rao),
+        chutes=Chutes(
+            store,
+            clock,
+            fee_rao=fee_rao,
+            require_developer=settings.require_developer_deposit,
+        ),
         ledger=Ledger(store),
         rates=rates,
         clock=clock,
@@ -157,7 +162,16 @@ def build(ground: Ground) -> Validator:
         tail=InstanceLogs(ground.client, network.url_of_miner).tail,
         wake=gateway.demand.touch,
     )
-    control.serve = _control_plane(ground, store, network, pictures, launching, services)
+    treasury = build_treasury(
+        settings,
+        store,
+        clock,
+        ground.chain,
+        network,
+        validator_ss58=ground.keys.hotkey_ss58,
+        held_rao=gateway.held_rao,
+    )
+    control.serve = _control_plane(ground, store, network, pictures, launching, services, treasury)
     work = StoredWork(store, tao_usd_micros=settings.tao_usd_micros)
     return Validator(
         ground=ground,
@@ -174,7 +188,7 @@ def build(ground: Ground) -> Validator:
         rounds=launching.rounds,
         inventories=launching.inventories,
         images=images,
-        payments=Payments(store, clock),
+        treasury=treasury,
         settlement=Settlement(store),
         weights=WeightSetter(ground.chain, ground.keys.hotkey, store.epochs, work),
     )
@@ -346,9 +360,19 @@ def _control_plane(
     pictures: Pictures,
     launching: _Launching,
     services: Services,
+    treasury: Treasury,
 ) -> AsgiApp:
     app = FastAPI(title="chutes validator", version=VERSION)
     install_errors(app)
+    app.include_router(
+        money.build_router(
+            services,
+            deposits=treasury.deposits,
+            refunds=treasury.refunds,
+            linking=treasury.linking,
+            gifts=treasury.gifts,
+        )
+    )
     app.include_router(build_router(services))
     app.include_router(miner.build_router(launching.launches, store))
     app.include_router(transfers.build_router(launching.transfers))

@@ -19,6 +19,7 @@ from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
 from chutes_core.validator.app import Ground, Validator, build
+from chutes_core.validator.domain.deposits import LOCK_S
 from chutes_core.validator.loops import commit_url, start_loops
 from chutes_core.validator.server import bind, server
 from chutes_core.validator.settings import ValidatorSettings
@@ -118,6 +119,7 @@ def _check_devnet_only(settings: ValidatorSettings, chain: ChainClient) -> None:
         "profile=test": settings.profile == "test",
         "runtime=process": settings.runtime == "process",
         "allow_coldkey": settings.allow_coldkey,
+        "deposit_lock_s": settings.deposit_lock_s < LOCK_S,
     }
     wrong = [name for name, is_asked in asked.items() if is_asked]
     if wrong and not chain.is_devnet:

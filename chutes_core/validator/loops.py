@@ -28,6 +28,9 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(poll_s, "leases", lambda: _exchange_leases(parts))
     loops.every(poll_s, "payments", lambda: _credit(parts))
     loops.every(poll_s, "weights", lambda: _in_thread(_weights(parts)))
+    loops.every(poll_s, "links", lambda: _recheck_links(parts))
+    if parts.treasury.desk is not None:
+        loops.every(poll_s, "refunds", lambda: _exchange_refunds(parts))
     loops.every(settings.renew_seconds, "commitment", lambda: commit_url(parts))
     loops.every(settings.renew_seconds, "renewals", parts.keeper.renew)
     loops.every(TICK_S, "launches", parts.keeper.sweep)
@@ -43,6 +46,17 @@ async def commit_url(parts: Validator) -> None:
     ground = parts.ground
     text = commitment_of(ground.public_url)
     await asyncio.to_thread(ground.chain.set_commitment, ground.keys.hotkey, text)
+
+
+async def _recheck_links(parts: Validator) -> None:
+    if await asyncio.to_thread(parts.treasury.linking.recheck):
+        await parts.pictures.refresh()
+
+
+async def _exchange_refunds(parts: Validator) -> None:
+    desk = parts.treasury.desk
+    assert desk is not None, "the loop is started only with a desk"
+    await asyncio.to_thread(desk.run_once)
 
 
 async def _query_miners(parts: Validator) -> None:
@@ -64,7 +78,7 @@ async def _exchange_leases(parts: Validator) -> None:
 
 
 async def _credit(parts: Validator) -> None:
-    if await asyncio.to_thread(credit_new_blocks, parts.payments, parts.watcher):
+    if await asyncio.to_thread(credit_new_blocks, parts.treasury.payments, parts.watcher):
         await parts.pictures.refresh()
 
 

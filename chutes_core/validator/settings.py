@@ -81,6 +81,15 @@ class ValidatorSettings(RoleSettings):
     )
     payment_treasury: str = Field(description="sr25519 public key (ss58) of the payment treasury")
     deposit_treasury: str = Field(description="sr25519 public key (ss58) of the deposit treasury")
+    require_developer_deposit: bool = Field(
+        default=False, description="only developers (by deposit or link) build and deploy"
+    )
+    developer_deposit: str = Field(default="1", description="TAO that make a developer")
+    deposit_lock_s: int = Field(
+        default=604_800, ge=0, description="lock of a deposit; below seven days on a devnet only"
+    )
+    signer_spool: Path | None = Field(default=None, description="folder shared with the signer")
+    signer_uid: int | None = Field(default=None, ge=0, description="user id of the signer")
     tao_usd: str = Field(default="400", description="price of one TAO in US dollars")
     deploy_fee: bool = Field(default=False, description="a new chute costs three hours of a GPU")
     max_call_s: int = Field(default=600, ge=1, le=7200)
@@ -129,6 +138,11 @@ class ValidatorSettings(RoleSettings):
     def profile_of(self, purpose: str) -> str:
         """Return the profile for admission, periodic or light: test where launches are test."""
         return "test" if self.profile == "test" else purpose
+
+    @property
+    def developer_deposit_rao(self) -> Rao:
+        """Return what makes a developer, in rao."""
+        return parse_tao(self.developer_deposit)
 
     def check_binding(self) -> None:
         """Refuse to serve plain HTTP to the world.

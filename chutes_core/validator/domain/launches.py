@@ -62,6 +62,7 @@ class Reason(str, Enum):
     LEASE_CONFLICT = "lease_conflict"
     DEREGISTERED = "deregistered"
     CHUTE_DELETED = "chute_deleted"
+    NOT_DEVELOPER = "not_developer"
     SUPERSEDED = "superseded"
     SCALED_DOWN = "scaled_down"
     VALIDATOR_RESTARTED = "validator_restarted"
@@ -87,6 +88,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.LEASE_CONFLICT: "the GPU is leased to two validators at once",
     Reason.DEREGISTERED: "the miner's hotkey is no longer registered on the subnet",
     Reason.CHUTE_DELETED: "the developer deleted the chute",
+    Reason.NOT_DEVELOPER: "the chute's owner is no developer any more, and its notice is over",
     Reason.SUPERSEDED: "a newer version of the chute took over",
     Reason.SCALED_DOWN: "the chute needs fewer instances",
     Reason.VALIDATOR_RESTARTED: "the validator restarted before the launch was active; ask again",

@@ -94,6 +94,10 @@ class Gateway:
         )
         self._replay()
 
+    def held_rao(self, user_id: str) -> int:
+        """Return what a user's running and not yet settled calls hold; from any thread."""
+        return self._holds.taken_rao(user_id)
+
     def swap(self, snapshot: Snapshot) -> None:
         """Decide by this snapshot from now on; calls that run go on with theirs."""
         self._snapshot = snapshot

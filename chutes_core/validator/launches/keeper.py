@@ -145,6 +145,8 @@ class Keeper:
         chute = self._store.chutes.get(launch.chute_id)
         if chute is None:
             return Reason.CHUTE_DELETED
+        if self._store.notices.due(chute.user_id, now_s):
+            return Reason.NOT_DEVELOPER
         if launch.state is not LaunchState.ACTIVE:
             return None
         if chute.version != launch.version:

@@ -73,6 +73,8 @@ class Wanted:
         loads: dict[tuple[str, str], Load],
         now_s: int,
     ) -> int:
+        if self._store.notices.due(chute.user_id, now_s):
+            return 0
         load = loads.get((chute.chute_id, chute.version), Load())
         return self.target_of(chute, load, now_s) - load.active - load.coming
 
