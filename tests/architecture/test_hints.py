@@ -29,6 +29,7 @@ WITHOUT = {
     "bad_seal_at_rest": "the vault's key does not fit the store",
     "bad_text": "a record that the rooms above should not have let through",
     "bad_transition": "a state machine's own check",
+    "bad_treasury_key": "the signer does not start; its operator mends the key file",
     "bad_weights": "a score that is none",
     "blob_too_large": "checked before by the room that takes the upload",
     "bundle_mismatch": "the miner fetches it again",
@@ -50,6 +51,7 @@ WITHOUT = {
     "store_unavailable": "the operator's disk",
     "unknown_gpu_class": "a score's own check",
     "url_too_long": "a setting, refused at the start",
+    "wrong_address": "an order that the API host should not have written; the signer's log shows it",
 }
 
 
