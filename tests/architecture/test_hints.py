@@ -51,7 +51,7 @@ WITHOUT = {
     "store_unavailable": "the operator's disk",
     "unknown_gpu_class": "a score's own check",
     "url_too_long": "a setting, refused at the start",
-    "wrong_address": "an order that the API host should not have written; the signer's log shows it",
+    "wrong_address": "an order that the API host should not have written",
 }
 
 
