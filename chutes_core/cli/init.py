@@ -11,8 +11,6 @@ from chutes_core.sdk.loader import load_code
 
 _CODE = '''"""{name}: what it does, in one line."""
 
-from typing import Any
-
 from chutes.chute import Chute, NodeSelector
 from chutes.image import Image
 
@@ -28,13 +26,13 @@ chute = Chute(
 
 
 @chute.on_startup()
-async def prepare(self: Any) -> None:
+async def prepare(self):
     """Runs once, before the first call: load models here."""
     self.greeting = "Hello"
 
 
 @chute.cord(public_api_path="/hello")
-async def hello(self: Any, name: str) -> dict:
+async def hello(self, name: str) -> dict:
     """Runs for each call."""
     return {{"text": f"{{self.greeting}}, {{name}}!"}}
 '''
