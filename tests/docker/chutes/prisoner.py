@@ -111,7 +111,8 @@ async def eat(self: Any, mib: int) -> int:
 
 
 @chute.cord(public_api_path="/linger")
-async def linger(self: Any, seconds: float) -> str:
-    """Take some time."""
+async def linger(self: Any, seconds: float, word: str) -> str:
+    """Print a word and take some time."""
+    print(word, flush=True)
     await asyncio.sleep(seconds)
     return "done"
