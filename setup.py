@@ -53,7 +53,7 @@ setup(
         "bittensor-core>=0.1.5",
         "click>=8.3",
         "cryptography>=46",
-        "fastapi>=0.165",
+        "fastapi>=0.162",  # the last that takes Python 3.10, which an image may have
         "httpx>=0.28",
         "pydantic>=2.14",
         "rich>=15",

@@ -12,7 +12,6 @@ import hashlib
 import io
 import zipfile
 from dataclasses import dataclass
-from importlib.metadata import requires
 from pathlib import Path
 
 import chutes_core
@@ -21,8 +20,19 @@ from chutes_core.base.version import VERSION
 
 PACKAGE = "chutes-core"
 ROOMS = ("base", "runner", "sdk", "wire")
-PROVER_NEEDS = "numpy>=1.24"
-"""What the prover of a stand-in GPU computes with; a real GPU's prover has torch of its own."""
+NEEDS = (
+    "bittensor-core>=0.1.5",
+    "click>=8.3",
+    "cryptography>=46",
+    "fastapi>=0.162",
+    "httpx>=0.28",
+    "numpy>=1.24",
+    "pydantic>=2.14",
+    "rich>=15",
+)
+"""What the layer installs: setup.py's install_requires, and numpy, with which the prover of a
+stand-in GPU computes. fastapi 0.162.5 is the last that takes Python 3.10, which an image may have.
+The same list is images/cpu/requirements.txt."""
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
@@ -73,13 +83,12 @@ def _sources() -> dict[str, bytes]:
 
 
 def _metadata(version: str) -> bytes:
-    needs = [one for one in requires(PACKAGE) or () if "extra ==" not in one]
     lines = [
         "Metadata-Version: 2.1",
         f"Name: {PACKAGE}",
         f"Version: {version}",
         "Requires-Python: >=3.10",
-        *(f"Requires-Dist: {one}" for one in sorted([*needs, PROVER_NEEDS])),
+        *(f"Requires-Dist: {one}" for one in NEEDS),
     ]
     return ("\n".join(lines) + "\n").encode()
 
