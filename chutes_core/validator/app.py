@@ -143,7 +143,13 @@ def build(ground: Ground) -> Validator:
     )
     secrets = Secrets(store, clock, vault)
     launching = _launching(ground, store, vault, network, gateway, pictures, pauses, secrets)
-    images = Images(store, clock, _builder(ground, store), slots=settings.build_slots)
+    images = Images(
+        store,
+        clock,
+        _builder(ground, store),
+        slots=settings.build_slots,
+        require_developer=settings.require_developer_deposit,
+    )
     services = Services(
         store=store,
         accounts=Accounts(store, clock, _Addresses(settings)),

@@ -7,9 +7,11 @@ import asyncio
 from collections.abc import Callable
 
 from chutes_core.base.loops import Loops
+from chutes_core.base.units import parse_tao
 from chutes_core.chain.transfers import TransferWatcher
 from chutes_core.validator.app import Validator
 from chutes_core.validator.billing.payments import Payments
+from chutes_core.validator.feewatch import FeeWatch
 from chutes_core.validator.launches.inventories import MinerAddress
 from chutes_core.wire.discovery import commitment_of
 
@@ -28,6 +30,12 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(poll_s, "leases", lambda: _exchange_leases(parts))
     loops.every(poll_s, "payments", lambda: _credit(parts))
     loops.every(poll_s, "weights", lambda: _in_thread(_weights(parts)))
+    watch = FeeWatch(
+        parts.ground.chain,
+        parts.ground.keys.coldkey_ss58,
+        min_rao=parse_tao(settings.min_coldkey),
+    )
+    loops.every(PRUNE_S, "fees", lambda: _in_thread(watch.run_once))
     loops.every(poll_s, "links", lambda: _recheck_links(parts))
     if parts.treasury.desk is not None:
         loops.every(poll_s, "refunds", lambda: _exchange_refunds(parts))

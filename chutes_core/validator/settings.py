@@ -88,6 +88,9 @@ class ValidatorSettings(RoleSettings):
     deposit_lock_s: int = Field(
         default=604_800, ge=0, description="lock of a deposit; below seven days on a devnet only"
     )
+    min_coldkey: str = Field(
+        default="0.1", description="TAO that the coldkey should have for the hotkey's fees"
+    )
     signer_spool: Path | None = Field(default=None, description="folder shared with the signer")
     signer_uid: int | None = Field(default=None, ge=0, description="user id of the signer")
     tao_usd: str = Field(default="400", description="price of one TAO in US dollars")
