@@ -4,6 +4,7 @@ import asyncio
 
 import httpx
 
+from chutes_core.base.errors import Forbidden
 from chutes_core.wire.control import (
     GpuClaim,
     Handshake,
@@ -67,3 +68,12 @@ def request_launch(keypair, url, peer, wanted, gpu, leases, *, relay_port=9):
         leases=tuple(leases),
     )
     return call(keypair, "POST", url, "/miner/launches", LaunchGrant, peer=peer, body=request)
+
+
+def known_to(keypair, url, peer):
+    """Tell whether a validator has read of this hotkey's registration."""
+    try:
+        wanted_of(keypair, url, peer)
+    except Forbidden:
+        return False
+    return True

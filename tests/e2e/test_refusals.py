@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+import uuid
 
 import pytest
 
 from chutes_core.base.errors import Forbidden, Unavailable
+from chutes_core.wire.control import WantedChute
 from scripts.localnet import ROOT, Localnet, miner_coldkey, miner_hotkey, wait_until, write_wallet
 from tests.e2e.people import rich_user
-from tests.e2e.signed import launches_of, lease, request_launch, wanted_of
+from tests.e2e.signed import known_to, launches_of, lease, request_launch, wanted_of
 
 DISHONEST = ROOT / "tests" / "e2e" / "dishonest_prover.py"
 
@@ -97,16 +99,23 @@ def test_a_miner_refuses_stand_in_gpus(foreign):
 
 def test_a_validator_grants_no_launch_to_a_stand_in(foreign):
     """A request by hand for a stand-in GPU is answered with test_proof_refused."""
-    validator = foreign.start_validator(1, extra={"RUNTIME": "docker", "PROFILE": "admission"})
+    validator = foreign.start_validator(1, extra={"RUNTIME": "docker", "PROFILE": "periodic"})
     url, hotkey = str(validator.ready["url"]), str(validator.ready["hotkey"])
     foreign.register_miner(2)
-    user = rich_user(foreign, url)
-    user.deploy("echo")
     keypair = miner_hotkey(2)
-    listed = wanted_of(keypair, url, hotkey)
-    mine = lease(keypair, "GPU-1", hotkey, listed.block)
+    wait_until(lambda: known_to(keypair, url, hotkey), 30, "the registration to be read")
+    mine = lease(keypair, "GPU-1", hotkey, wanted_of(keypair, url, hotkey).block)
+    anything = WantedChute(
+        chute_id=str(uuid.uuid4()),
+        version=str(uuid.uuid4()),
+        image_id=str(uuid.uuid4()),
+        gpu_count=1,
+        gpu_classes=("h100_sxm",),
+        rao_per_hour=1,
+        missing=1,
+    )
     with pytest.raises(Forbidden) as caught:
-        request_launch(keypair, url, hotkey, listed.wanted[0], "GPU-1", [mine])
+        request_launch(keypair, url, hotkey, anything, "GPU-1", [mine])
     assert caught.value.code == "test_proof_refused"
 
 
