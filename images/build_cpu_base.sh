@@ -36,10 +36,13 @@ if [ "$pull" = yes ] && timeout 60 "$docker_cli" pull --quiet python:3.12-slim >
 else
   say "no registry answers: unpacking Debian's packages (its Python, not 3.12)"
   base="chutes-base/debian-python:latest"
-  "$here/cpu/debian_rootfs.sh" "$work/root"
-  tar -C "$work/root" -c . | "$docker_cli" import \
-    --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
-    --change 'ENV LANG=C.UTF-8' --change 'CMD ["python"]' - "$base" >/dev/null
+  # Unpacked once in an engine; remove that image to take Debian's newer packages.
+  if ! "$docker_cli" image inspect "$base" >/dev/null 2>&1; then
+    "$here/cpu/debian_rootfs.sh" "$work/root"
+    tar -C "$work/root" -c . | "$docker_cli" import \
+      --change 'ENV PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin' \
+      --change 'ENV LANG=C.UTF-8' --change 'CMD ["python"]' - "$base" >/dev/null
+  fi
 fi
 
 target=runner
