@@ -206,9 +206,7 @@ class ChainClient:
         """
 
         async def read(substrate: bt.RpcSubstrate) -> int:
-            call = await composed(
-                bt.calls.Balances.transfer_keep_alive(dest=destination_ss58, value=value_rao)
-            )(substrate)
+            call = await composed(transfer_call(destination_ss58, value_rao))(substrate)
             quote = await substrate.raw.get_payment_info(call, sender)
             return int(quote["partial_fee"])
 
@@ -342,6 +340,11 @@ class ChainClient:
 _OWNER = bt.storage.SubtensorModule.Owner
 _NOBODY = "5C4hrfjw9DjXZTzV3MwzrrAr9P1MJhSrvWGWqi1eSuyUpnhM"
 """SS58 of 32 zero bytes: the default that the chain answers for a hotkey nobody owns."""
+
+
+def transfer_call(destination_ss58: str, value_rao: int) -> Any:
+    """Return the call that sends TAO and keeps the sender's account alive."""
+    return bt.calls.Balances.transfer_keep_alive(dest=destination_ss58, value=value_rao)
 
 
 def composed(call: Any) -> Build:

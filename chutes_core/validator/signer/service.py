@@ -10,14 +10,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import bittensor as bt
 from bittensor_core import Keypair
 from loguru import logger
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChainError, Invalid, Unavailable
 from chutes_core.chain.addresses import derive
-from chutes_core.chain.client import ChainClient, composed
+from chutes_core.chain.client import ChainClient, composed, transfer_call
 from chutes_core.chain.intents import Intent, OutboxItem, OutboxState
 from chutes_core.chain.outbox import Outbox
 from chutes_core.validator.signer.spool import Order, Report, Spool
@@ -111,7 +110,7 @@ class Signer:
         value_rao = min(order.amount_rao, free_rao - EXISTENTIAL_DEPOSIT_RAO) - set_aside_rao
         if value_rao < EXISTENTIAL_DEPOSIT_RAO:
             raise Invalid("fee_exceeds_deposit", "nothing would be left after the chain's fee")
-        call = bt.calls.Balances.transfer_keep_alive(dest=order.destination_ss58, value=value_rao)
+        call = transfer_call(order.destination_ss58, value_rao)
         intent = Intent(_intent_id(order), f"refund {value_rao}", order.amount_rao)
         return self._parts.outbox.post(
             intent, composed(call), child, "pay a refund", hotkey_signed=False
