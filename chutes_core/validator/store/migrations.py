@@ -225,7 +225,6 @@ CREATE INDEX logos_by_user ON logos(user_id);
 CREATE TABLE logo_uses (object_id TEXT PRIMARY KEY, logo_id TEXT NOT NULL) STRICT, WITHOUT ROWID;
 """
 
-
 _GPUS = """
 ALTER TABLE launches ADD COLUMN challenged TEXT NOT NULL DEFAULT '[]';
 CREATE TABLE gpu_admissions (
