@@ -2,7 +2,7 @@
 
 Path: validator's engine -> `save` -> blob -> HTTP -> miner's file -> `load` -> miner's engine.
 Invariant: bytes stream through, never an image in memory; after `load` the engine holds exactly the
-image that was named by its digest, or nothing new.
+image that was named by its digest, or nothing new, and no name points elsewhere than before.
 
 The digest is the engine's image id: the SHA-256 of the image's configuration, which names every
 layer by its own digest. (An engine that keeps images in containerd's store calls them by the
@@ -19,6 +19,7 @@ import docker
 import docker.errors
 
 from chutes_core.base.errors import ChutesError, NotFound, ProtocolError
+from chutes_core.engine.contents import check_contents
 from chutes_core.engine.failures import explained, known_failure
 
 CHUNK_BYTES = 1024 * 1024
@@ -61,17 +62,19 @@ def load(
         tag: a name ``repository:tag`` to give it, so that pruning leaves it alone.
 
     Raises:
-        ProtocolError: ``image_mismatch``: another image was in the archive (it is removed again).
+        ProtocolError: ``bad_archive``, ``archive_names``, ``image_mismatch``: see `contents`.
         Unavailable: ``disk_full``, or the engine failed.
     """
     if not holds(client, image_digest):
+        check_contents(archive, image_digest)
+        before = _ids(client)
         loaded = _load(client, archive)
         if not holds(client, image_digest):
-            for name in loaded:
+            for name in set(loaded) - before:  # never an image that was there already
                 remove(client, name)
             raise ProtocolError(
                 "image_mismatch",
-                f"the archive holds {', '.join(loaded)[:200]}, not {image_digest}",
+                f"the engine loaded {', '.join(loaded)[:200]}, not {image_digest}",
                 hint="an engine with containerd's image store names images otherwise",
             )
     if tag is not None:
@@ -97,6 +100,11 @@ def remove(client: docker.DockerClient, image: str) -> bool:
     except NotFound:
         return False
     return True
+
+
+def _ids(client: docker.DockerClient) -> set[str]:
+    with explained("list images"):
+        return {str(image["Id"]) for image in client.api.images(all=True)}
 
 
 def _load(client: docker.DockerClient, archive: Path) -> list[str]:
@@ -136,5 +144,5 @@ def _refused(words: str) -> ChutesError:
     known = known_failure(words, "load an image")
     if known is not None:
         return known
-    text = f"the engine cannot load the archive: {words[:300]}"
+    text = f"the engine cannot load the archive: {words.strip()[:300]}"
     return ProtocolError("bad_archive", text, hint="fetch the archive again")

@@ -2,6 +2,9 @@
 
 import asyncio
 import hashlib
+import io
+import json
+import tarfile
 
 import pytest
 from aiohttp import web
@@ -12,6 +15,7 @@ from chutes_core.miner.archives import Archives
 from chutes_core.wire.control import ImageRef
 
 TOKEN = "t" * 64
+BASE = "parachutes/python:3.12"  # a name that every host of these tests uses
 
 
 @pytest.fixture
@@ -38,8 +42,8 @@ def test_an_archive_brings_the_same_image_into_an_engine_without_it(bench, built
     assert not archive.remove(bench.engine, name)
 
 
-def test_an_archive_of_another_image_is_refused_and_removed(bench, built):
-    """What was loaded in its stead does not stay in the engine."""
+def test_an_archive_of_another_image_is_refused(bench, built):
+    """It is not even loaded."""
     image, made, path = built
     bench.builder().forget(image)
     with pytest.raises(ProtocolError) as refused:
@@ -48,12 +52,74 @@ def test_an_archive_of_another_image_is_refused_and_removed(bench, built):
     assert not archive.holds(bench.engine, made.image_digest)
 
 
+def state_of(engine):
+    """Names and what they point at, images without a name, containers."""
+    images = engine.api.images(all=True)
+    names = {(tag, one["Id"]) for one in images for tag in one["RepoTags"] or ()}
+    return names, {one["Id"] for one in images}, {c["Id"] for c in engine.api.containers(all=True)}
+
+
+def changed(path, into, change):
+    """Copy an archive; ``change(name, data)`` gives a member's new content."""
+    with tarfile.open(path) as old, tarfile.open(into, "w") as new:
+        for member in old:
+            file = old.extractfile(member) if member.isfile() else None
+            data = change(member.name, file.read()) if file else b""
+            member.size = len(data)
+            new.addfile(member, io.BytesIO(data))
+    return into
+
+
+def test_an_archive_cannot_point_a_name_elsewhere(bench, built, tmp_path):
+    """The granted image under a name that the host uses already: refused, and nothing has moved."""
+    image, made, path = built
+    bench.builder().forget(image)
+
+    def named(name, data):
+        if name != "manifest.json":
+            return data
+        return json.dumps([{**json.loads(data)[0], "RepoTags": [BASE]}]).encode()
+
+    bad = changed(path, tmp_path / "named.tar", named)
+    (before,) = {one["Id"] for one in bench.engine.api.images(name=BASE)}
+    with pytest.raises(ProtocolError) as refused:
+        archive.load(bench.engine, bad, image_digest=made.image_digest)
+    assert refused.value.code == "archive_names"
+    assert BASE in refused.value.message
+    assert refused.value.hint
+    assert not archive.holds(bench.engine, made.image_digest)
+    assert {one["Id"] for one in bench.engine.api.images(name=BASE)} == {before}
+
+
+def test_a_corrupt_layer_leaves_nothing(bench, built, tmp_path):
+    """The engine's own words and what to do are said; no image and no container stay."""
+    image, made, path = built
+    bench.builder().forget(image)
+    last = []
+
+    def garbled(name, data):
+        return b"garbled" * 99 if name == last[0] else data
+
+    with tarfile.open(path) as tar:
+        last += json.load(tar.extractfile("manifest.json"))[0]["Layers"][-1:]
+    bad = changed(path, tmp_path / "corrupt.tar", garbled)
+    before = state_of(bench.engine)
+    with pytest.raises(ProtocolError) as refused:
+        archive.load(bench.engine, bad, image_digest=made.image_digest)
+    assert refused.value.code == "bad_archive"
+    assert "cannot load the archive" in refused.value.message
+    assert refused.value.hint
+    assert not archive.holds(bench.engine, made.image_digest)
+    assert state_of(bench.engine) == before
+
+
 def test_a_file_that_is_no_archive_is_refused(engine, tmp_path):
-    """The engine's own words are in the message."""
+    """It never reaches the engine."""
     broken = tmp_path / "broken.tar"
     broken.write_bytes(b"no tar at all" * 100)
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError) as refused:
         archive.load(engine, broken, image_digest="sha256:" + "0" * 64)
+    assert refused.value.code == "bad_archive"
 
 
 async def test_a_broken_transfer_goes_on_where_it_ended(built, tmp_path):
