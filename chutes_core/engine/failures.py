@@ -2,7 +2,8 @@
 
 The only place where the engine's words are read. Invariant: an error of the SDK or of its HTTP
 client never leaves the engine room; what is not known here still carries the engine's own text.
-Texts were recorded from engines 20.10 and 28 (tests/unit/engine).
+tests/unit/engine says which texts were seen on an engine (20.10) and which come from the engines'
+and the NVIDIA toolkit's sources and reports.
 """
 
 import re

@@ -31,8 +31,8 @@ PYTHON_LABEL = "chutes.python"
 USER_ID = 10001
 HOME = "/home/chute"
 TMP = "/tmp"  # noqa: S108 - a tmpfs inside the container
-_LOG_BYTES, _LOG_FILES = "4m", "2"
 _MIB = 1024 * 1024
+LOG_BYTES, LOG_FILES = 4 * _MIB, 2
 _NAME = re.compile(r"[^a-zA-Z0-9_.-]")
 
 
@@ -298,7 +298,8 @@ def host_options(spec: ContainerSpec) -> dict[str, object]:
         "dns": list(spec.dns) or ["192.0.2.1"],  # TEST-NET-1: nowhere; else the host's are taken
         "restart_policy": {"Name": "no"},
         "log_config": LogConfig(
-            type=LogConfig.types.JSON, config={"max-size": _LOG_BYTES, "max-file": _LOG_FILES}
+            type=LogConfig.types.JSON,
+            config={"max-size": str(LOG_BYTES), "max-file": str(LOG_FILES)},
         ),
         "mounts": [
             Mount(target, source, type="bind", read_only=True)

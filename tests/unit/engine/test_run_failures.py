@@ -1,4 +1,7 @@
-"""What engines say when they refuse, recorded, and what we make of it."""
+"""What engines say when they refuse, and what we make of it.
+
+Two texts were seen on an engine here (marked); the others are as sources and bug reports have them.
+"""
 
 import docker
 import pytest
@@ -12,22 +15,23 @@ from chutes_core.engine.failures import explain, explained
 def api_error(status, explanation):
     response = requests.Response()
     response.status_code = status
-    return APIError("recorded", response, explanation)
+    return APIError("refused", response, explanation)
 
 
-RECORDED = [
-    # engine 20.10, no NVIDIA toolkit, DeviceRequests given
+REFUSALS = [
+    # seen: engine 20.10, no NVIDIA toolkit, DeviceRequests given
     (500, 'could not select device driver "" with capabilities: [[gpu]]', "gpu_runtime_missing"),
-    # engine 20.10, HostConfig.Runtime = nvidia
+    # seen: engine 20.10, HostConfig.Runtime = nvidia
     (400, "Unknown runtime specified nvidia", "unknown_runtime"),
-    # engine 28
+    # newer engines, not seen here
     (400, "unknown or invalid runtime name: nvidia", "unknown_runtime"),
-    # NVIDIA toolkit, no such UUID
+    # NVIDIA toolkit, no such UUID, not seen here
     (
         500,
         "OCI runtime create failed: nvidia-container-cli: device error: GPU-x: unknown device",
         "gpu_not_usable",
     ),
+    # not seen here
     (500, "write /var/lib/docker/tmp/x: no space left on device", "disk_full"),
     (404, "No such image: sha256:00", "no_such_image"),
     (404, "No such container: x", "not_in_engine"),
@@ -36,7 +40,7 @@ RECORDED = [
 ]
 
 
-@pytest.mark.parametrize(("status", "text", "code"), RECORDED)
+@pytest.mark.parametrize(("status", "text", "code"), REFUSALS)
 def test_a_refusal_has_a_code_and_keeps_the_engines_words(status, text, code):
     """Known causes are named; what is not known still says what the engine said."""
     error = explain(api_error(status, text), "start a container")
@@ -50,7 +54,7 @@ def test_a_refusal_has_a_code_and_keeps_the_engines_words(status, text, code):
 )
 def test_a_cause_on_the_host_has_a_fix(code):
     """Whoever runs the miner reads what to do."""
-    status, text, _ = next(row for row in RECORDED if row[2] == code)
+    status, text, _ = next(row for row in REFUSALS if row[2] == code)
     assert explain(api_error(status, text), "start a container").hint
 
 

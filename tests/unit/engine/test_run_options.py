@@ -50,7 +50,7 @@ def test_memory_is_memory_without_swap_and_everything_is_bounded():
     assert options["pids_limit"] == 100
     assert options["shm_size"] > 0
     assert {limit["Name"]: limit["Hard"] for limit in options["ulimits"]}["core"] == 0
-    assert options["log_config"].config == {"max-size": "4m", "max-file": "2"}
+    assert options["log_config"].config == {"max-size": "4194304", "max-file": "2"}
 
 
 def test_only_two_places_can_be_written_and_both_have_a_size():
@@ -77,7 +77,7 @@ def test_a_provers_directory_is_mounted_read_only():
 
 
 def test_gpus_are_asked_for_by_uuid():
-    """Exactly the granted devices, as the engine's API names them (recorded form, API 1.41)."""
+    """Exactly the granted devices, as the engine's API names them (API 1.41, by its reference)."""
     (request,) = device_requests(["GPU-8a3c", "GPU-91d0"])
     assert dict(request) == {
         "Driver": "",
