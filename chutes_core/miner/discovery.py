@@ -6,19 +6,17 @@ off a devnet only URLs whose every address is global are dialled.
 """
 
 import asyncio
-import ipaddress
 import secrets
-import socket
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from loguru import logger
 
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import ChutesError, Forbidden, Invalid, Unavailable
+from chutes_core.base.errors import ChutesError
 from chutes_core.miner.chain_view import Seen
 from chutes_core.wire.discovery import WellKnown, url_of
+from chutes_core.wire.urls import check_url
 
 RECHECK_S = 300
 _FIRST_RETRY_S = 1
@@ -155,34 +153,3 @@ class Directory:
             logger.bind(validator=validator.hotkey, url=validator.url, code=error.code).warning(
                 "validator could not be checked: {}", error.message
             )
-
-
-async def check_url(url: str, *, allow_private: bool) -> None:
-    """Check that a committed URL may be dialled.
-
-    Raises:
-        Invalid: ``bad_validator_url``.
-        Forbidden: ``private_address``, one of its addresses is not global.
-        Unavailable: ``unresolved``.
-    """
-    try:
-        parts = urlsplit(url)
-        port = parts.port or (443 if parts.scheme == "https" else 80)
-    except ValueError as error:
-        raise Invalid("bad_validator_url", f"{url!r} is no URL") from error
-    plain = not (parts.username or parts.password or parts.path or parts.query or parts.fragment)
-    if parts.scheme not in ("http", "https") or not parts.hostname or not plain:
-        raise Invalid("bad_validator_url", f"{url!r} is no plain http(s) URL")
-    if allow_private:
-        return
-    for address in await _resolve(parts.hostname, port):
-        if not ipaddress.ip_address(address).is_global:
-            raise Forbidden("private_address", f"{url} leads to {address}, which is not global")
-
-
-async def _resolve(host: str, port: int) -> Sequence[str]:
-    try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except OSError as error:
-        raise Unavailable("unresolved", f"{host} has no address") from error
-    return [str(entry[4][0]).partition("%")[0] for entry in found]

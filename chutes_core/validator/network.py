@@ -60,11 +60,12 @@ class Network:
         return self.picture.metagraph.block
 
     def miner(self, hotkey: str) -> Miner | None:
-        """Return a registered neuron with the address of its axon, or None."""
+        """Return a registered neuron, or None; its host is empty where it may not be dialled."""
         neuron = self.picture.metagraph.by_hotkey(hotkey)
         if neuron is None:
             return None
-        return Miner(hotkey, neuron.coldkey, neuron.registered_at_block, neuron.axon_ip or "")
+        host = neuron.axon_ip if neuron.axon_ip and self._may_dial(neuron.axon_ip) else ""
+        return Miner(hotkey, neuron.coldkey, neuron.registered_at_block, host)
 
     async def authorise_neuron(self, hotkey: str) -> None:
         """Let registered neurons call the control endpoints.

@@ -9,6 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from chutes_core.wire.signing import check_text_signature
 
+MAX_BLOCK = 2**53
+MAX_LEASE_BLOCKS = 200_000  # four weeks of 12 s blocks; what is longer could never be forgotten
+
 
 class Lease(BaseModel):
     """One signed lease; blocks are inclusive on both ends."""
@@ -18,14 +21,16 @@ class Lease(BaseModel):
     miner_hotkey: str = Field(max_length=64)
     gpu_uuid: str = Field(max_length=80, pattern=r"^[A-Za-z0-9:._-]+$")
     validator_hotkey: str = Field(max_length=64)
-    from_block: int = Field(ge=0)
-    to_block: int = Field(ge=0)
+    from_block: int = Field(ge=0, le=MAX_BLOCK)
+    to_block: int = Field(ge=0, le=MAX_BLOCK)
     signature: str = Field(max_length=132)
 
     @model_validator(mode="after")
     def _range(self) -> "Lease":
         if self.to_block < self.from_block:
             raise ValueError("to_block is before from_block")
+        if self.to_block - self.from_block >= MAX_LEASE_BLOCKS:
+            raise ValueError(f"a lease is at most {MAX_LEASE_BLOCKS} blocks long")
         return self
 
     @classmethod

@@ -132,7 +132,7 @@ class SignedClient:
             async with self._session.request(
                 method, base_url + path, data=body, headers=headers, allow_redirects=False
             ) as response:
-                data = await _read_bounded(response, max_bytes)
+                data = await read_bounded(response, max_bytes)
                 status, answered = response.status, response.headers
         except (TimeoutError, asyncio.TimeoutError) as error:
             raise TimedOut("peer_timeout", f"{base_url} did not answer in time") from error
@@ -153,7 +153,12 @@ class SignedClient:
         return data
 
 
-async def _read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+async def read_bounded(response: aiohttp.ClientResponse, max_bytes: int) -> bytes:
+    """Return the whole body of an answer.
+
+    Raises:
+        ProtocolError: ``answer_too_large``.
+    """
     data = bytearray()
     async for chunk in response.content.iter_chunked(64 * 1024):
         data += chunk
@@ -166,6 +171,6 @@ def _error_of(status: int, data: bytes) -> ChutesError:
     try:
         body = json.loads(data)
         detail, code, hint = str(body["detail"]), str(body["code"]), str(body.get("hint", ""))
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return ProtocolError("bad_answer", f"the peer answered {status} without an error body")
     return _BY_STATUS.get(status, Unavailable)(code, detail, hint=hint)

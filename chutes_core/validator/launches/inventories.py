@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from chutes_core.base.errors import ChutesError
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.wire.control import Inventory, LeaseList
-from chutes_core.wire.peers import SignedClient
+from chutes_core.wire.peers import SignedClient, read_bounded
+from chutes_core.wire.urls import check_url
 
 MAX_LEASES_BYTES = 4 * 1024 * 1024
 PEER_TIMEOUT_S = 5.0
@@ -55,18 +56,28 @@ class Inventories:
 
         A miner that does not answer keeps no inventory: what it had is not offered any more.
         """
-        answers = await asyncio.gather(*(self._ask(miner) for miner in miners))
-        self._known = {answer.hotkey: answer for answer in answers if answer is not None}
+        asked = [self._ask(miner) for miner in miners]
+        answers = await asyncio.gather(*asked, return_exceptions=True)
+        self._known = {one.hotkey: one for one in answers if isinstance(one, Inventory)}
+        _log_broken(answers)
         for hotkey, inventory in self._known.items():
             await asyncio.to_thread(self._leases.learn, inventory.leases, miner_hotkey=hotkey)
         return len(self._known)
 
-    async def exchange(self, validators: Mapping[str, str]) -> int:
-        """Fetch the leases that other validators know; return how many were kept."""
-        lists = await asyncio.gather(*(_fetch_leases(url) for url in validators.values()))
+    async def exchange(self, validators: Mapping[str, str], *, allow_private: bool) -> int:
+        """Fetch the leases that other validators know; return how many were kept.
+
+        Args:
+            validators: hotkey -> committed URL.
+            allow_private: dial private addresses too; on a devnet only.
+        """
+        asked = [_fetch_leases(url, allow_private=allow_private) for url in validators.values()]
+        lists = await asyncio.gather(*asked, return_exceptions=True)
+        _log_broken(lists)
         kept = 0
         for leases in lists:
-            kept += await asyncio.to_thread(self._leases.learn, leases.leases)
+            if isinstance(leases, LeaseList):
+                kept += await asyncio.to_thread(self._leases.learn, leases.leases)
         return kept
 
     async def _ask(self, miner: MinerAddress) -> Inventory | None:
@@ -80,16 +91,30 @@ class Inventories:
         return inventory if inventory.hotkey == miner.hotkey else None
 
 
-async def _fetch_leases(url: str) -> LeaseList:
+async def _fetch_leases(url: str, *, allow_private: bool) -> LeaseList:
     timeout = aiohttp.ClientTimeout(total=PEER_TIMEOUT_S)
     try:
+        await check_url(url, allow_private=allow_private)
         async with (
             aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
             session.get(url + "/leases", allow_redirects=False) as response,
         ):
             response.raise_for_status()
-            data = await response.content.read(MAX_LEASES_BYTES)
+            data = await read_bounded(response, MAX_LEASES_BYTES)
         return LeaseList.model_validate_json(data)
-    except (aiohttp.ClientError, asyncio.TimeoutError, TimeoutError, ValidationError) as error:
+    except (
+        ChutesError,
+        aiohttp.ClientError,
+        asyncio.TimeoutError,
+        TimeoutError,
+        ValidationError,
+    ) as error:
         logger.debug("leases not answered", url=url, error=type(error).__name__)
         return LeaseList(leases=())
+
+
+def _log_broken(answers: Sequence[object]) -> None:
+    """Log what peers broke in a way that nobody foresaw; the others' answers count all the same."""
+    for answer in answers:
+        if isinstance(answer, Exception):
+            logger.opt(exception=answer).warning("a peer's answer broke its reader")

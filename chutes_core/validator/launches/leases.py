@@ -7,7 +7,7 @@ blocks that the two share.
 
 from collections.abc import Iterable, Sequence
 
-from chutes_core.base.errors import Conflict, Forbidden, Unauthenticated
+from chutes_core.base.errors import ChutesError, Conflict, Forbidden
 from chutes_core.validator.store.leases import LeaseRows
 from chutes_core.wire.lease import Lease
 
@@ -35,9 +35,9 @@ class LeaseBook:
                 continue
             try:
                 lease.check_signature()
-            except Unauthenticated:
-                continue
-            self._store.upsert(lease)
+                self._store.upsert(lease)
+            except ChutesError:
+                continue  # one bad lease never hides the others
             kept += 1
         return kept
 

@@ -99,6 +99,9 @@ class Lifecycle:
                 await self._start(launch_id)
         except Conflict as conflict:  # it ended meanwhile, by its miner or a deadline
             logger.info("launch left", launch=launch_id, reason=conflict.code)
+        except Exception as error:  # noqa: BLE001 # the task's edge: no launch is left hanging
+            logger.opt(exception=error).error("launch failed unexpectedly", launch=launch_id)
+            await self.end(launch_id, Reason.PROTOCOL, "the validator failed; ask again")
 
     async def _prove(self, launch_id: str) -> bool:
         """Attest; True where an instance is to be started."""

@@ -115,14 +115,13 @@ def _cold_reason(store: Store, chute: Chute, launches: Iterable[Launch]) -> str:
 
 
 def _models(chutes: Iterable[Chute]) -> dict[str, str]:
-    """Map the `model` of OpenAI-style calls to chutes: full names, and plain ones while unique."""
+    """Map the `model` of OpenAI-style calls to chutes: by full name, slug, or plain name.
+
+    Where two chutes would answer to one text, a public one goes before a private one and an older
+    one before a younger one: nobody takes over a model's name by deploying a chute later.
+    """
     models: dict[str, str] = {}
-    plain: dict[str, list[str]] = defaultdict(list)
-    for chute in chutes:
-        models[f"{chute.username}/{chute.name}"] = chute.chute_id
-        models[chute.slug] = chute.chute_id
-        plain[chute.name].append(chute.chute_id)
-    for name, ids in plain.items():
-        if len(ids) == 1:
-            models.setdefault(name, ids[0])
+    for chute in sorted(chutes, key=lambda one: (not one.public, one.created_at_s, one.chute_id)):
+        for text in (f"{chute.username}/{chute.name}", chute.slug, chute.name):
+            models.setdefault(text, chute.chute_id)
     return models

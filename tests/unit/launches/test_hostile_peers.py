@@ -1,0 +1,116 @@
+"""What one hostile miner, validator or developer can do to the others: nothing."""
+
+import json
+
+import pytest
+from aiohttp import web
+from bittensor_core import Keypair
+from pydantic import ValidationError
+
+from chutes_core.validator.launches.inventories import Inventories, MinerAddress
+from chutes_core.validator.launches.leases import LeaseBook
+from chutes_core.validator.launches.snapshot import _models
+from chutes_core.validator.store.database import Store
+from chutes_core.wire.lease import MAX_LEASE_BLOCKS, Lease
+from chutes_core.wire.peers import SignedClient
+from tests.unit.launches.test_autoscale_target import chute
+
+US = Keypair.create_from_uri("//Us")
+MINER = Keypair.create_from_uri("//Miner")
+
+
+@pytest.fixture
+async def serve():
+    """Serve one body at every path on a port of its own; yields a function that starts it."""
+    runners = []
+
+    async def start(status, body):
+        async def answer(_):
+            return web.Response(status=status, body=body, content_type="application/json")
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", answer)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        runners.append(runner)
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        return runner.addresses[0][1]
+
+    yield start
+    for runner in runners:
+        await runner.cleanup()
+
+
+@pytest.fixture
+async def inventories(tmp_path):
+    store = Store(tmp_path / "v.sqlite")
+    async with SignedClient(US) as client:
+        yield Inventories(client, LeaseBook(store.leases, self_hotkey=US.ss58_address)), store
+    store.close()
+
+
+async def test_a_deeply_nested_answer_hurts_nobody_else(inventories, serve):
+    """A miner that answers with 200,000 brackets is a miner that did not answer."""
+    port = await serve(400, b"[" * 200_000)
+    asked = [MinerAddress(MINER.ss58_address, "127.0.0.1", port)]
+    assert await inventories[0].query(asked) == 0
+
+
+def leases(count):
+    return [
+        Lease.sign(
+            MINER, gpu_uuid=f"GPU-{i}", validator_hotkey=US.ss58_address, from_block=1, to_block=9
+        )
+        for i in range(count)
+    ]
+
+
+async def test_a_long_list_of_leases_is_read_to_its_end(inventories, serve):
+    """More than one buffer of a socket holds; a broken neighbour does not matter."""
+    body = {"leases": [json.loads(lease.model_dump_json()) for lease in leases(600)]}
+    good = await serve(200, json.dumps(body).encode())
+    urls = {"a": f"http://127.0.0.1:{good}", "b": "http://a..b", "c": "http://127.0.0.1:1"}
+    assert await inventories[0].exchange(urls, allow_private=True) == 600
+
+
+async def test_private_addresses_are_not_dialled_off_a_devnet(inventories, serve):
+    """A committed URL of the operator's own network is left alone."""
+    body = {"leases": [json.loads(leases(1)[0].model_dump_json())]}
+    port = await serve(200, json.dumps(body).encode())
+    urls = {"a": f"http://127.0.0.1:{port}"}
+    assert await inventories[0].exchange(urls, allow_private=False) == 0
+
+
+@pytest.mark.parametrize("to_block", [2**70, MAX_LEASE_BLOCKS + 1])
+def test_a_lease_for_ever_is_no_lease(to_block):
+    """What could never be forgotten or stored is not even read."""
+    with pytest.raises(ValidationError):
+        Lease.sign(
+            MINER,
+            gpu_uuid="GPU-1",
+            validator_hotkey=US.ss58_address,
+            from_block=1,
+            to_block=to_block,
+        )
+
+
+def test_nobody_takes_over_a_models_name_by_deploying_later():
+    """The older public chute keeps the text, whoever registers a fitting username."""
+    real = chute(
+        chute_id="real", username="chutes", name="deepseek-ai/r1", slug="a", public=True,
+        created_at_s=1,
+    )  # fmt: skip
+    thief = chute(
+        chute_id="thief", username="deepseek-ai", name="r1", slug="b", public=True, created_at_s=2
+    )
+    assert _models([thief, real])["deepseek-ai/r1"] == "real"
+
+
+def test_a_strangers_private_chute_never_shadows_a_public_one():
+    """However old it is."""
+    private = chute(chute_id="p", username="x", name="echo", slug="a", created_at_s=1)
+    public = chute(chute_id="q", username="y", name="echo", slug="b", public=True, created_at_s=2)
+    models = _models([private, public])
+    assert models["echo"] == "q"
+    assert models["x/echo"] == "p"
