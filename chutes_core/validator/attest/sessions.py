@@ -110,7 +110,12 @@ class _Session:
         if prepared is None:
             prepared = prepare(self._plan, warms, rtt_us)
         self._start()
-        legs = self._passes(prepared)
+        try:
+            legs = self._passes(prepared)
+        except Unavailable as error:
+            # Hanging up on a challenge is no way around its deadline.
+            lost = "the connection was lost after the challenge was sent"
+            raise Objection(Reason.PROOF_LATE, lost) from error
         proof = judge(self._plan, prepared, warms, legs, rtt_us=rtt_us)
         if self._plan.root is not None:
             self._finish()

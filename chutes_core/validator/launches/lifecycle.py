@@ -50,6 +50,7 @@ class Lifecycle:
         self._secrets_of = secrets_of
         self._changed = changed
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._proving: set[str] = set()
 
     def begin(self, launch_id: str) -> None:
         """Start carrying a listening launch on."""
@@ -58,7 +59,12 @@ class Lifecycle:
         task.add_done_callback(lambda _: self._tasks.pop(launch_id, None))
 
     def forget(self, launch_id: str) -> None:
-        """Stop carrying a launch that has ended otherwise."""
+        """Stop carrying a launch that has ended otherwise.
+
+        A proof that has begun is finished and recorded: ending a launch is no way around a verdict.
+        """
+        if launch_id in self._proving:
+            return
         if task := self._tasks.get(launch_id):
             task.cancel()
 
@@ -106,10 +112,12 @@ class Lifecycle:
     async def _prove(self, launch_id: str) -> bool:
         """Attest; True where an instance is to be started."""
         launch = await self._advance(launch_id, LaunchState.LISTENING, LaunchState.CHALLENGED)
-        attestation = await self._attestor.attest(
-            await asyncio.to_thread(self._plans.first, launch)
-        )
-        return await self.proven(launch, attestation)
+        plan = await asyncio.to_thread(self._plans.first, launch)
+        self._proving.add(launch_id)
+        try:
+            return await self.proven(launch, await self._attestor.attest(plan))
+        finally:
+            self._proving.discard(launch_id)
 
     async def proven(self, launch: Launch, attestation: Attestation) -> bool:
         """Take a challenged launch's first attestation; True where an instance is to be started."""

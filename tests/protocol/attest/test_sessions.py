@@ -322,3 +322,13 @@ def test_the_rekeying_must_be_confirmed():
     outcome, _ = attest(Refuses)
     assert outcome.root is None
     assert outcome.reason is Reason.PROTOCOL
+
+
+def test_hanging_up_on_a_challenge_is_late():
+    """Who is challenged and closes the connection has not answered in time."""
+
+    class HangsUp(Instance):
+        def frames_for(self, index, leg, digest):
+            raise OSError("the miner pulls the plug")
+
+    assert_refused(attest(HangsUp)[0], Reason.PROOF_LATE)
