@@ -12,7 +12,16 @@ from typing import Any
 from chutes.chute import Chute, NodeSelector
 from chutes.image import Image
 
-image = Image(username="demo", name="prisoner", tag="1.0").from_base("parachutes/python:3.12")
+ROOTED = "/usr/local/bin/rooted-python"  # a program of root with the setuid bit, as su is one
+AT_START: list[str] = []  # what the start-up hook dials; the test puts its own addresses here
+
+image = (
+    Image(username="demo", name="prisoner", tag="1.0")
+    .from_base("parachutes/python:3.12")
+    .run_command(f'cp "$(readlink -f "$(command -v python3)")" {ROOTED}')
+    .run_command(f"chown 0:0 {ROOTED} && chmod 4755 {ROOTED}")
+    .run_command("echo secret >/usr/local/of-root && chmod 600 /usr/local/of-root")
+)
 
 chute = Chute(
     username="demo",
@@ -32,18 +41,44 @@ def own_status() -> dict[str, str]:
     return dict(line.split(":", 1) for line in lines if ":" in line)
 
 
-@chute.cord(public_api_path="/dial")
-async def dial(self: Any, targets: list[str]) -> dict[str, str]:
-    """Try to open a TCP connection to each `host:port`."""
+def dial_all(targets: list[str], timeout_s: float) -> dict[str, str]:
     found = {}
     for target in targets:
         host, _, port = target.rpartition(":")
         try:
-            socket.create_connection((host, int(port)), 1.0).close()
+            socket.create_connection((host, int(port)), timeout_s).close()
             found[target] = "open"
         except OSError as error:
             found[target] = type(error).__name__
     return found
+
+
+@chute.on_startup()
+async def look_around(self: Any) -> None:
+    """Dial while the way out is open."""
+    self.at_start = dial_all(AT_START, 2.0)
+
+
+@chute.cord(public_api_path="/at_start")
+async def at_start(self: Any) -> dict[str, str]:
+    """Say what the start-up hook reached."""
+    return dict(self.at_start)
+
+
+@chute.cord(public_api_path="/dial")
+async def dial(self: Any, targets: list[str], timeout_s: float = 1.0) -> dict[str, str]:
+    """Try to open a TCP connection to each `host:port`."""
+    return dial_all(targets, timeout_s)
+
+
+@chute.cord(public_api_path="/rooted")
+async def rooted(self: Any) -> list[str]:
+    """Run the program of root, and say who it is then: real, effective, saved uid; what it read."""
+    code = "import os; print(*os.getresuid()); print(open('/usr/local/of-root').read())"
+    done = subprocess.run(  # noqa: ASYNC221 - it takes a moment only
+        [ROOTED, "-I", "-S", "-c", code], capture_output=True, text=True, check=False
+    )
+    return [done.stdout, done.stderr]
 
 
 @chute.cord(public_api_path="/write")
