@@ -44,7 +44,9 @@ pytestmark = [
 class OwnEngine:
     """A dockerd that may be killed; its network namespace and its data outlive it."""
 
-    def __init__(self):
+    def __init__(self, *options):
+        self._options = options
+        self.restores = "--live-restore" in options
         self.folder = Path(tempfile.mkdtemp(prefix="chutes-killed.", dir="/tmp"))
         self.host = f"unix://{self.folder}/d.sock"
         self._space = subprocess.Popen(
@@ -64,7 +66,7 @@ class OwnEngine:
         before = self._log().count(_LISTENS)
         with (self.folder / "log").open("ab") as log:
             self._daemon = subprocess.Popen(
-                [*words, *paths, "--host", self.host], stdout=log, stderr=log
+                [*words, *paths, "--host", self.host, *self._options], stdout=log, stderr=log
             )
         deadline = time.monotonic() + START_TIMEOUT_S
         while self._log().count(_LISTENS) == before:
@@ -137,11 +139,11 @@ def _processes(text):
     return found
 
 
-@pytest.fixture
-def engine():
+@pytest.fixture(params=[(), ("--live-restore",)], ids=["plain", "live restore"])
+def engine(request):
     """An engine of the test's own with the base image in it."""
     ensure_base_image()
-    engine = OwnEngine()
+    engine = OwnEngine(*request.param)
     try:
         client, other = engine.start(), connect(None)
         client.api.load_image(other.api.get_image(BASE_IMAGE))
@@ -211,7 +213,7 @@ async def test_a_killed_engine_is_reported_and_nothing_is_orphaned(engine, repor
     await runtime.refresh()
     assert "Docker engine answers again" in reported()
     # Without live restore the engine ends what it finds running; with it the instance goes on.
-    assert (runtime.ended(launch) is None) == bool(_processes(name))
+    assert (runtime.ended(launch) is None) == bool(_processes(name)) == engine.restores
     await runtime.stop(launch, 1.0)
     assert client.api.containers(all=True) == []
     assert _processes(name) == []
