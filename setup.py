@@ -32,7 +32,7 @@ DEV = [
     *VALIDATOR,
     *MINER,
     *DEVNET,
-    "httpx2>=2.16", # what starlette.testclient asks for
+    "httpx2>=2.16",  # what starlette.testclient asks for
     "hypothesis>=6.170",
     "import-linter>=2.16",
     "mypy>=2.4",

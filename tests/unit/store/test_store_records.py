@@ -126,7 +126,7 @@ def test_leases_of_two_validators_that_share_a_block_conflict(store):
 def test_lease_with_an_absurd_block_is_refused(store):
     """A block number that no database can hold is a typed error."""
     with pytest.raises(Invalid):
-        store.leases.upsert(lease(to_block=2**70))
+        store.leases.upsert(lease().model_copy(update={"to_block": 2**70}))
 
 
 def test_epoch_is_submitted_once(store):
