@@ -14,7 +14,7 @@ from scripts.localnet import ROOT, write_wallet
 VENV = ROOT / ".cache" / "public-client"
 PACKAGES = ("chutes>=0.6,<0.7", "openai>=1")
 INSTALL_TIMEOUT_S = 600
-COMMAND_TIMEOUT_S = 120
+COMMAND_TIMEOUT_S = 400
 
 
 def installed():

@@ -42,6 +42,8 @@ chute = Chute(
     concurrency=4,
 )
 
+pytestmark = pytest.mark.timeout(600)  # it installs the client and warms a chute up
+
 
 class Say(BaseModel):
     text: str = Field(max_length=100)
@@ -128,7 +130,7 @@ def secret_of(printed):
 
 def curl(public, path, *options, key=None):
     command = ["curl", "-sS", public.url + path, "-H", f"Authorization: Bearer {key or public.key}"]
-    done = subprocess.run([*command, *options], capture_output=True, timeout=120, check=True)
+    done = subprocess.run([*command, *options], capture_output=True, timeout=400, check=True)
     return json.loads(done.stdout)
 
 
