@@ -27,6 +27,8 @@ from pydantic import BaseModel, Field
 from chutes.chute import Chute, NodeSelector
 from chutes.image import Image
 
+pytestmark = pytest.mark.timeout(600)  # it installs the client and warms a chute up
+
 image = (
     Image(username="mover", name="moved", tag="0.1", readme="## moved")
     .from_base("parachutes/python:3.12")
@@ -41,8 +43,6 @@ chute = Chute(
     node_selector=NodeSelector(gpu_count=1, min_vram_gb_per_gpu=24),
     concurrency=4,
 )
-
-pytestmark = pytest.mark.timeout(600)  # it installs the client and warms a chute up
 
 
 class Say(BaseModel):
