@@ -18,6 +18,8 @@ from scripts.localnet import wait_until
 from tests.e2e.people import rich_user
 from tests.e2e.public_client import PublicClient, installed
 
+pytestmark = pytest.mark.timeout(600)  # it installs the client and warms a chute up
+
 CODE = """
 import json
 import os
@@ -26,8 +28,6 @@ from pydantic import BaseModel, Field
 
 from chutes.chute import Chute, NodeSelector
 from chutes.image import Image
-
-pytestmark = pytest.mark.timeout(600)  # it installs the client and warms a chute up
 
 image = (
     Image(username="mover", name="moved", tag="0.1", readme="## moved")
