@@ -102,6 +102,7 @@ async def test_half_close_is_carried():
         (b"GET / HTTP/1.1\r\n".ljust(PREAMBLE_BYTES, b"x"), "bad_preamble"),
         (preamble().to_bytes()[:-1] + b"\x00", "bad_mac"),
     ],
+    ids=["another ticket", "another launch", "no preamble", "an altered byte"],
 )
 async def test_strangers_get_no_word(opening, reason):
     """A wrong MAC, an unknown launch and another protocol are closed, and nothing is dialled."""
