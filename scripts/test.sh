@@ -7,18 +7,27 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scripts/setup.sh dev
 bin=.venv/bin
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
-tests() { "$bin/python" -m pytest "$@"; }
+failed=()
+# Every part runs, whatever the ones before it said: one run names all that is wrong.
+tests() { "$bin/python" -m pytest "${@:2}" || failed+=("$1"); }
+check() { "${@:2}" || failed+=("$1"); }
 
 step "format and lint (ruff)"
-"$bin/ruff" format --check .
-"$bin/ruff" check .
+check format "$bin/ruff" format --check .
+check lint "$bin/ruff" check .
 step "types (mypy, strict)"
-"$bin/mypy"
+check types "$bin/mypy"
 step "import contracts"
-"$bin/lint-imports"
+check contracts "$bin/lint-imports"
 step "unit, property, architecture"
-tests -n 2 tests/unit tests/property tests/architecture "$@"
+tests unit -n 2 tests/unit tests/property tests/architecture "$@"
 step "protocol, over real sockets"
-tests -n 2 tests/protocol "$@"
+tests protocol -n 2 tests/protocol "$@"
 step "end to end, with real processes, containers and chain"
-tests -rs --durations=10 tests/e2e tests/docker tests/gpu "$@"
+tests end-to-end -rs --durations=10 tests/e2e tests/docker tests/gpu "$@"
+
+if [ "${#failed[@]}" -gt 0 ]; then
+  printf '\n\033[1mfailed:\033[0m %s\n' "${failed[*]}" >&2
+  exit 1
+fi
+printf '\n\033[1mall passed\033[0m\n'

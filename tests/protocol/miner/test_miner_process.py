@@ -207,12 +207,37 @@ async def test_a_failing_install_names_its_log(tmp_path, make_bundle):
     assert runtime.warm_images() == frozenset()
 
 
+# A package that builds itself: which setuptools or wheel this machine has must not matter.
+OWN_BACKEND = """
+[build-system]
+requires = []
+build-backend = "backend"
+backend-path = ["."]
+"""
+BACKEND = """
+import zipfile
+
+def build_wheel(wheel_directory, config_settings=None, metadata_directory=None):
+    name, info = "tiny_of_ours-1-py3-none-any.whl", "tiny_of_ours-1.dist-info"
+    metadata = ["Metadata-Version: 2.1", "Name: tiny-of-ours", "Version: 1"]
+    tags = ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any"]
+    with zipfile.ZipFile(f"{wheel_directory}/{name}", "w") as wheel:
+        wheel.write("tiny_of_ours.py")
+        for file, lines in (("METADATA", metadata), ("WHEEL", tags), ("RECORD", [])):
+            wheel.writestr(f"{info}/{file}", "\\n".join(lines))
+    return name
+"""
+
+
 async def test_an_install_lands_in_the_venv(tmp_path, make_bundle):
     """A package of the context is installed into the image and not into this interpreter."""
-    setup = "[project]\nname = 'tiny-of-ours'\nversion = '1'\n"
     data = make_bundle(
         "RUN pip install --no-build-isolation --no-deps ./pkg\n",
-        **{"pkg/pyproject.toml": setup, "pkg/tiny_of_ours.py": "WORD = 'here'\n"},
+        **{
+            "pkg/pyproject.toml": OWN_BACKEND,
+            "pkg/backend.py": BACKEND,
+            "pkg/tiny_of_ours.py": "WORD = 'here'\n",
+        },
     )
     runtime = ProcessRuntime(
         tmp_path / "data",
