@@ -18,11 +18,12 @@ from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
-from chutes_core.validator.app import Ground, Validator, build
+from chutes_core.validator.app import Validator, build
 from chutes_core.validator.domain.deposits import LOCK_S
 from chutes_core.validator.loops import commit_url, start_loops
 from chutes_core.validator.server import bind, server
 from chutes_core.validator.settings import ValidatorSettings
+from chutes_core.validator.wiring.ground import Ground
 from chutes_core.wire.peers import SignedClient
 
 

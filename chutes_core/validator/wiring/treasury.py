@@ -1,13 +1,13 @@
-"""The parts of the validator that hold money and roles, wired; validator/app.py builds it once.
+"""The parts of the validator that hold money and roles; validator/app.py builds them once.
 
 Invariant: no secret is here: addresses come from public keys, refunds are paid by the signer.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bittensor_core import Keypair, ss58_decode
 
-from chutes_core.base.clock import Clock
 from chutes_core.chain.addresses import derive
 from chutes_core.chain.client import ChainClient
 from chutes_core.validator.accounts.linking import Linking
@@ -19,7 +19,7 @@ from chutes_core.validator.billing.roles import DepositTerms, settle_notice
 from chutes_core.validator.network import Network
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.signer.desk import Desk
-from chutes_core.validator.store.database import Store
+from chutes_core.validator.wiring.ground import Shared
 
 
 @dataclass(frozen=True)
@@ -52,51 +52,52 @@ class _ChainRoles:
         return self._chain.owner_of(hotkey_ss58)
 
 
-def build_treasury(
-    settings: ValidatorSettings,
-    store: Store,
-    clock: Clock,
-    chain: ChainClient,
-    network: Network,
-    *,
-    validator_ss58: str,
-    held_rao: HeldRao,
-) -> Treasury:
-    """Construct the parts; nothing runs yet."""
-    terms = DepositTerms(
-        required_rao=settings.developer_deposit_rao,
-        enforced=settings.require_developer_deposit,
-        lock_s=settings.deposit_lock_s,
-    )
+def build_treasury(shared: Shared, held_rao: HeldRao) -> Treasury:
+    """Construct the parts; ``held_rao`` says what an account's calls in flight may still cost."""
+    settings, store, clock = shared.settings, shared.store, shared.clock
+    terms = _terms(settings)
     deposits = Deposits(store, clock, terms)
-    sender = Keypair(
-        ss58_address=settings.deposit_treasury,
-        public_key=bytes(ss58_decode(settings.deposit_treasury)),
-    )
-    probe_ss58 = derive(settings.deposit_treasury, 0)
-    refunds = Refunds(
-        store,
-        clock,
-        terms,
-        fee_rao=lambda: chain.transfer_fee_rao(sender, probe_ss58, terms.required_rao or 1),
-    )
-    linking = Linking(
-        store,
-        clock,
-        _ChainRoles(network, chain),
-        validator_ss58=validator_ss58,
-        roles_changed=lambda user_id, roles: settle_notice(
-            store, terms, user_id, roles, clock.now_s()
-        ),
-    )
-    desk = None
-    if settings.signer_spool is not None and settings.signer_uid is not None:
-        desk = Desk(refunds, settings.signer_spool, signer_uid=settings.signer_uid)
+    refunds = Refunds(store, clock, terms, fee_rao=_refund_fee(shared, terms))
     return Treasury(
         payments=Payments(store, clock, deposits),
         deposits=deposits,
         refunds=refunds,
-        linking=linking,
+        linking=_linking(shared, terms),
         gifts=Gifts(store, clock, held_rao),
-        desk=desk,
+        desk=_desk(settings, refunds),
     )
+
+
+def _terms(settings: ValidatorSettings) -> DepositTerms:
+    return DepositTerms(
+        required_rao=settings.developer_deposit_rao,
+        enforced=settings.require_developer_deposit,
+        lock_s=settings.deposit_lock_s,
+    )
+
+
+def _refund_fee(shared: Shared, terms: DepositTerms) -> Callable[[], int]:
+    """Return what asks the chain for the fee of one refund."""
+    treasury_ss58, chain = shared.settings.deposit_treasury, shared.ground.chain
+    sender = Keypair(ss58_address=treasury_ss58, public_key=bytes(ss58_decode(treasury_ss58)))
+    probe_ss58 = derive(treasury_ss58, 0)
+    return lambda: chain.transfer_fee_rao(sender, probe_ss58, terms.required_rao or 1)
+
+
+def _linking(shared: Shared, terms: DepositTerms) -> Linking:
+    store, clock = shared.store, shared.clock
+    return Linking(
+        store,
+        clock,
+        _ChainRoles(shared.network, shared.ground.chain),
+        validator_ss58=shared.ground.keys.hotkey_ss58,
+        roles_changed=lambda user_id, roles: settle_notice(
+            store, terms, user_id, roles, clock.now_s()
+        ),
+    )
+
+
+def _desk(settings: ValidatorSettings, refunds: Refunds) -> Desk | None:
+    if settings.signer_spool is None or settings.signer_uid is None:
+        return None
+    return Desk(refunds, settings.signer_spool, signer_uid=settings.signer_uid)
