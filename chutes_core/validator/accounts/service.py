@@ -8,7 +8,7 @@ SHA-256, and each is shown once.
 import hashlib
 import re
 import secrets
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from bittensor_core import decode_ss58
@@ -24,7 +24,9 @@ from chutes_core.validator.store.database import Store
 USERNAME_PATTERN = r"^[a-z0-9_-]{3,32}$"
 MAX_KEYS = 200
 MAX_SCOPES = 100
+MAX_TIME_S = 253_402_300_799  # the last second of the year 9999
 _FINGERPRINT_BYTES = 24
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class AddressBook(Protocol):
@@ -53,6 +55,24 @@ class NewKey:
 
     key: ApiKey
     text: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class KeyBounds:
+    """What a key may be bound to; None where it is not.
+
+    Attributes:
+        expires_at_s: Unix seconds from which on it is refused.
+        budget_rao: what calls and deployments with it may cost, all together.
+        calls_per_minute: calls that it may make, beside the house's own limit.
+    """
+
+    expires_at_s: int | None = None
+    budget_rao: int | None = None
+    calls_per_minute: int | None = None
+
+
+_UNBOUND = KeyBounds()
 
 
 class Accounts:
@@ -120,7 +140,7 @@ class Accounts:
         """Return the caller behind an API key.
 
         Raises:
-            Unauthenticated: ``bad_key``, whatever is wrong with it.
+            Unauthenticated: ``bad_key``, whatever is wrong with it, or ``key_expired``.
         """
         said = parse_key(text)
         key = None if said is None else self._store.keys.by_secret(said.secret_sha256)
@@ -129,7 +149,10 @@ class Accounts:
         account = self._store.accounts.get(key.user_id)
         if account is None:
             raise _bad_key()
-        self._store.keys.touch(key.key_id, self._clock.now_s())
+        now_s = self._clock.now_s()
+        if key.expired(now_s):
+            raise Unauthenticated("key_expired", "this API key has expired")
+        self._store.keys.touch(key.key_id, now_s)
         return Principal(account, key)
 
     def find(self, id_or_name: str) -> Account:
@@ -145,23 +168,26 @@ class Accounts:
         return account
 
     def create_key(
-        self, owner: Account, *, name: str, admin: bool, scopes: tuple[Scope, ...]
+        self,
+        owner: Account,
+        *,
+        name: str,
+        admin: bool,
+        scopes: tuple[Scope, ...],
+        bounds: KeyBounds = _UNBOUND,
     ) -> NewKey:
         """Make a key; what it grants is exactly its scopes, or everything for an admin key.
 
+        A scope's object may be named by id, or by the name of one of the owner's own (a chute's
+        name, an image's name:tag); what is kept is the id.
+
         Raises:
-            Invalid: ``bad_key_name``, ``no_scopes``, ``too_many_scopes`` or ``too_many_keys``.
+            Invalid: ``bad_key_name``, ``no_scopes``, ``too_many_scopes``, ``bad_expiry`` or
+                ``too_many_keys``.
+            NotFound: ``no_such_chute`` or ``no_such_image`` for a name.
         """
-        if not 1 <= len(name) <= 64:
-            raise Invalid("bad_key_name", "a key's name has 1 to 64 characters")
-        if not admin and not scopes:
-            raise Invalid(
-                "no_scopes",
-                "a key that is not an admin key needs a scope",
-                hint='e.g. {"object_type": "chutes", "action": "invoke"}',
-            )
-        if len(scopes) > MAX_SCOPES:
-            raise Invalid("too_many_scopes", f"a key has at most {MAX_SCOPES} scopes")
+        now_s = self._clock.now_s()
+        _check_key(name, admin=admin, scopes=scopes, bounds=bounds, now_s=now_s)
         secret = new_secret()
         key = ApiKey(
             key_id=ids.new_id(),
@@ -169,8 +195,11 @@ class Accounts:
             name=name,
             secret_sha256=hash_secret(secret),
             admin=admin,
-            scopes=() if admin else scopes,
-            created_at_s=self._clock.now_s(),
+            scopes=() if admin else tuple(self._by_id(owner, scope) for scope in scopes),
+            created_at_s=now_s,
+            expires_at_s=bounds.expires_at_s,
+            budget_rao=bounds.budget_rao,
+            calls_per_minute=bounds.calls_per_minute,
         )
         with self._store.transaction():
             if len(self._store.keys.by_owner(owner.user_id)) >= MAX_KEYS:
@@ -201,6 +230,43 @@ class Accounts:
         """
         key = self.key(owner, key_id)
         self._store.keys.revoke(key.key_id, self._clock.now_s())
+
+    def _by_id(self, owner: Account, scope: Scope) -> Scope:
+        """Return a scope whose object is named by its id."""
+        named = scope.object_id
+        if named is None or _UUID.fullmatch(named):
+            return scope
+        if scope.object_type == "images":
+            return replace(scope, object_id=self._image_id(owner, named))
+        chute = self._store.chutes.by_name(owner.username, named)
+        if chute is None:
+            raise NotFound("no_such_chute", f"you have no chute {named[:200]}")
+        return replace(scope, object_id=chute.chute_id)
+
+    def _image_id(self, owner: Account, named: str) -> str:
+        full, _, tag = named.rpartition(":")
+        username, _, name = full.rpartition("/")
+        image = self._store.images.by_name(username or owner.username, name, tag)
+        if image is None or image.user_id != owner.user_id:
+            raise NotFound("no_such_image", f"you have no image {named[:200]}")
+        return image.image_id
+
+
+def _check_key(
+    name: str, *, admin: bool, scopes: tuple[Scope, ...], bounds: KeyBounds, now_s: int
+) -> None:
+    if not 1 <= len(name) <= 64:
+        raise Invalid("bad_key_name", "a key's name has 1 to 64 characters")
+    if not admin and not scopes:
+        raise Invalid(
+            "no_scopes",
+            "a key that is not an admin key needs a scope",
+            hint='e.g. {"object_type": "chutes", "action": "invoke"}',
+        )
+    if len(scopes) > MAX_SCOPES:
+        raise Invalid("too_many_scopes", f"a key has at most {MAX_SCOPES} scopes")
+    if bounds.expires_at_s is not None and not now_s < bounds.expires_at_s <= MAX_TIME_S:
+        raise Invalid("bad_expiry", "the key would expire before it is made")
 
 
 def _bad_key() -> Unauthenticated:

@@ -5,6 +5,7 @@ us. Fields that ask for what this validator cannot give yet are refused, never d
 """
 
 import unicodedata
+from datetime import datetime, timezone
 from decimal import Decimal
 from typing import Annotated, Any
 
@@ -12,11 +13,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, fi
 
 from chutes_core.base.errors import Invalid
 from chutes_core.base.units import USD_MICROS_PER_USD
+from chutes_core.validator.accounts.service import KeyBounds
 from chutes_core.validator.catalog.rules import ChuteDraft
 from chutes_core.validator.domain.accounts import Action, ObjectType, Scope
 from chutes_core.validator.domain.chutes import Cord, Selector
 from chutes_core.wire.model import RecordId
 
+MAX_RAO = 21_000_000 * 1_000_000_000  # all TAO that there will be
 Short = Annotated[str, Field(max_length=200)]
 
 
@@ -58,20 +61,34 @@ class ScopeForm(Form):
     """One scope of a key."""
 
     object_type: ObjectType
-    object_id: RecordId | None = None
+    object_id: Annotated[OneLine, Field(min_length=1, max_length=400)] | None = None
     action: Action | None = None
 
 
 class KeyForm(Form):
-    """POST /api_keys/."""
+    """POST /api_keys/; a time without an offset is in UTC."""
 
     name: OneLine = Field(min_length=1, max_length=64)
     admin: bool = False
     scopes: list[ScopeForm] | None = Field(default=None, max_length=100)
+    expires_at: datetime | None = None
+    budget_rao: int | None = Field(default=None, ge=1, le=MAX_RAO)
+    calls_per_minute: int | None = Field(default=None, ge=1, le=1_000_000)
 
     def to_scopes(self) -> tuple[Scope, ...]:
         """Return the scopes as records."""
         return tuple(Scope(s.object_type, s.object_id, s.action) for s in self.scopes or ())
+
+    def to_bounds(self) -> KeyBounds:
+        """Return what the key is bound to."""
+        at = self.expires_at
+        if at is not None and at.tzinfo is None:
+            at = at.replace(tzinfo=timezone.utc)
+        return KeyBounds(
+            expires_at_s=None if at is None else int(at.timestamp()),
+            budget_rao=self.budget_rao,
+            calls_per_minute=self.calls_per_minute,
+        )
 
 
 class SelectorForm(Form):

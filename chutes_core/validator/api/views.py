@@ -62,6 +62,10 @@ def key_view(key: ApiKey) -> Json:
         "admin": key.admin,
         "created_at": when(key.created_at_s),
         "last_used_at": when(key.last_used_at_s),
+        "expires_at": when(key.expires_at_s),
+        "budget_rao": key.budget_rao,
+        "spent_rao": key.spent_rao,
+        "calls_per_minute": key.calls_per_minute,
         "scopes": [
             {"object_type": s.object_type, "object_id": s.object_id, "action": s.action}
             for s in key.scopes

@@ -81,8 +81,8 @@ class Settlement:
             self._store.invocations.insert_many(records)
             for record in records:
                 entry = charge_entry(record)
-                if entry is not None:
-                    self._store.ledger.apply(entry)
+                if entry is not None and self._store.ledger.apply(entry):
+                    self._store.keys.spend(record.key_id, entry.postings[1].rao)
             for key_id, at_s in _last_used(records).items():
                 self._store.keys.touch(key_id, at_s)
             self._store.invocations.set_drained(worker, records[-1].sequence)

@@ -15,7 +15,7 @@ from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Conflict, Forbidden, NotFound, PaymentRequired
 from chutes_core.base.units import format_tao
 from chutes_core.validator.catalog.rules import ChuteDraft, check_draft
-from chutes_core.validator.domain.accounts import DEVELOPER, Account
+from chutes_core.validator.domain.accounts import DEVELOPER, Account, ApiKey
 from chutes_core.validator.domain.chutes import Chute, Selector
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.money import REVENUE, Entry, Posting, user_credit
@@ -62,16 +62,20 @@ class Chutes:
         self._fee_rao = fee_rao
         self._require_developer = require_developer
 
-    def deploy(self, owner: Account, draft: ChuteDraft, *, accept_fee: bool) -> Deployed:
+    def deploy(
+        self, owner: Account, draft: ChuteDraft, *, accept_fee: bool, key: ApiKey | None = None
+    ) -> Deployed:
         """Deploy a chute or its next version; the same image and code again keep the version.
+
+        ``key`` is the one that asks: the fee counts against its budget.
 
         Raises:
             Forbidden: ``not_developer``.
             Invalid: the draft breaks a rule (catalog/rules).
             NotFound: ``no_such_image``.
             Conflict: ``image_not_built``.
-            PaymentRequired: ``fee_not_accepted`` (its facts name the fee) or
-                ``insufficient_balance``.
+            PaymentRequired: ``fee_not_accepted`` (its facts name the fee),
+                ``insufficient_balance`` or ``key_budget_spent``.
         """
         if self._require_developer and DEVELOPER not in owner.roles:
             raise Forbidden("not_developer", "only developers may deploy chutes")
@@ -82,7 +86,7 @@ class Chutes:
             known = self._store.chutes.get(chute_id)
             fee_rao = 0 if known is not None else self._fee_rao(draft.selector)
             chute = self._chute(owner, draft, image, known)
-            self._charge(owner, chute, fee_rao, accept_fee=accept_fee)
+            self._charge(owner, chute, fee_rao, accept_fee=accept_fee, key=key)
             self._store.chutes.save(chute)
         logger.bind(chute=chute.slug, version=chute.version, fee_rao=fee_rao).info("Chute deployed")
         return Deployed(chute, fee_rao, known is None)
@@ -193,7 +197,9 @@ class Chutes:
                 return longer
         raise Conflict("slug_taken", "no free slug for this chute", hint="choose another name")
 
-    def _charge(self, owner: Account, chute: Chute, fee_rao: int, *, accept_fee: bool) -> None:
+    def _charge(
+        self, owner: Account, chute: Chute, fee_rao: int, *, accept_fee: bool, key: ApiKey | None
+    ) -> None:
         if fee_rao <= 0:
             return
         if not accept_fee:
@@ -203,6 +209,8 @@ class Chutes:
                 hint="deploy with --accept-fee",
                 fee_rao=fee_rao,
             )
+        if key is not None:
+            self._spend(key, fee_rao)
         account = user_credit(owner.user_id)
         if self._store.ledger.balance(account) < fee_rao:
             raise PaymentRequired(
@@ -218,6 +226,17 @@ class Chutes:
                 postings=(Posting(account, -fee_rao), Posting(REVENUE, fee_rao)),
             )
         )
+
+    def _spend(self, key: ApiKey, fee_rao: int) -> None:
+        now = self._store.keys.get(key.key_id) or key  # calls may have spent since it came in
+        left_rao = now.left_rao()
+        if left_rao is not None and left_rao < fee_rao:
+            raise PaymentRequired(
+                "key_budget_spent",
+                f"the deploy fee is {format_tao(fee_rao)} TAO, this key's budget leaves "
+                f"{format_tao(left_rao)} TAO",
+            )
+        self._store.keys.spend(key.key_id, fee_rao)
 
     def _candidates(self, viewer: Account, reference: str) -> tuple[Chute | None, ...]:
         rows = self._store.chutes

@@ -50,7 +50,11 @@ class Scope:
 
 @dataclass(frozen=True)
 class ApiKey:
-    """A key as it is stored: only the SHA-256 of its secret part is kept (keys are random)."""
+    """A key as it is stored: only the SHA-256 of its secret part is kept (keys are random).
+
+    ``expires_at_s``, ``budget_rao`` and ``calls_per_minute`` bound it where they are set;
+    ``spent_rao`` is what calls and deployments with it have cost.
+    """
 
     key_id: str
     user_id: str
@@ -61,6 +65,18 @@ class ApiKey:
     created_at_s: int
     last_used_at_s: int | None = None
     revoked_at_s: int | None = None
+    expires_at_s: int | None = None
+    budget_rao: int | None = None
+    spent_rao: int = 0
+    calls_per_minute: int | None = None
+
+    def expired(self, now_s: int) -> bool:
+        """Tell whether its time is over."""
+        return self.expires_at_s is not None and now_s >= self.expires_at_s
+
+    def left_rao(self) -> int | None:
+        """Return what its budget leaves by the store's records; None without a budget."""
+        return None if self.budget_rao is None else max(0, self.budget_rao - self.spent_rao)
 
     def allows(self, object_type: str, action: str, object_id: str | None = None) -> bool:
         """Tell whether the key may do this; an admin key may do all that its owner may.

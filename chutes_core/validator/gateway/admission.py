@@ -28,11 +28,11 @@ class Admitted:
     path: str
 
 
-def authenticate(snapshot: Snapshot, headers: Mapping[str, str]) -> ApiKey:
+def authenticate(snapshot: Snapshot, headers: Mapping[str, str], *, now_s: int) -> ApiKey:
     """Return the live key that a request presents.
 
     Raises:
-        Unauthenticated: ``no_key``, or ``bad_key``: malformed, unknown or revoked.
+        Unauthenticated: ``no_key``; ``bad_key``: malformed, unknown or revoked; ``key_expired``.
     """
     text = presented_key(headers.get("authorization"), headers.get("x-api-key"))
     if text is None and "x-chutes-signature" in headers:
@@ -49,6 +49,8 @@ def authenticate(snapshot: Snapshot, headers: Mapping[str, str]) -> ApiKey:
         raise Unauthenticated("bad_key", "this API key is not valid", hint=_KEY_HINT)
     if (key.key_id, key.user_id) != (said.key_id, said.user_id):
         raise Unauthenticated("bad_key", "this API key is not valid", hint=_KEY_HINT)
+    if key.expired(now_s):
+        raise Unauthenticated("key_expired", "this API key has expired")
     return key
 
 

@@ -1,51 +1,87 @@
 """A token bucket for each API key. Invariant: integers, bounded memory, an injected clock."""
 
+from typing import NamedTuple
+
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Exhausted
 from chutes_core.base.units import ceil_div
 
 MAX_BUCKETS = 20_000
-_WHOLE = (
-    1_000_000  # one call, in microcalls: at r calls per second a bucket gains r per microsecond
-)
+# One call, in sixty-millionths: at r calls a minute a bucket gains r per microsecond.
+_WHOLE = 60_000_000
 
 
 class Buckets:
-    """Lets ``per_s`` calls a second through for each key, and ``burst`` at once."""
+    """Lets ``per_s`` calls a second through for each key, and ``burst`` at once.
+
+    A key with a limit of its own per minute may use that minute's calls at once, too; the house's
+    limit holds beside it.
+    """
 
     def __init__(self, *, per_s: int, burst: int, clock: Clock) -> None:
         self._per_s = per_s
-        self._full = burst * _WHOLE
+        self._burst = burst
         self._clock = clock
-        self._buckets: dict[str, tuple[int, int]] = {}
+        self._buckets: dict[str, _Bucket] = {}
 
-    def take(self, key: str) -> None:
+    def take(self, key: str, *, calls_per_minute: int | None = None) -> None:
         """Count one call of a key.
+
+        Args:
+            key: its id.
+            calls_per_minute: the key's own limit.
 
         Raises:
             Exhausted: ``rate_limited``, with the seconds until the next call may pass.
         """
         now_us = self._clock.monotonic_us()
-        tokens = self._tokens(key, now_us)
-        if tokens < _WHOLE:
-            wait_us = ceil_div(_WHOLE - tokens, self._per_s)
-            raise Exhausted(
-                "rate_limited",
-                f"this key may make {self._per_s} calls a second",
-                hint="wait as long as Retry-After says",
-                retry_after_s=ceil_div(wait_us, 1_000_000),
-            )
-        self._buckets[key] = (tokens - _WHOLE, now_us)
+        house = self._filled(key, self._per_s * 60, self._burst, now_us)
+        _check(house, f"{self._per_s} calls a second")
+        if calls_per_minute is not None:
+            own_name = f"own:{key}"
+            own = self._filled(own_name, calls_per_minute, calls_per_minute, now_us)
+            _check(own, f"{calls_per_minute} calls a minute")
+            self._buckets[own_name] = own.less_one()
+        self._buckets[key] = house.less_one()
         if len(self._buckets) > MAX_BUCKETS:
             self._forget_full(now_us)
 
-    def _tokens(self, key: str, now_us: int) -> int:
-        tokens, at_us = self._buckets.get(key, (self._full, now_us))
-        return min(self._full, tokens + (now_us - at_us) * self._per_s)
+    def _filled(self, name: str, per_minute: int, burst: int, now_us: int) -> "_Bucket":
+        """Return a bucket as it is now; a changed limit counts from now on."""
+        full = burst * _WHOLE
+        known = self._buckets.get(name)
+        tokens = full if known is None else min(full, known.tokens_at(now_us))
+        return _Bucket(tokens, now_us, per_minute, full)
 
     def _forget_full(self, now_us: int) -> None:
         """Drop full buckets (they are as good as new ones), and if need be the oldest half."""
-        used = {k: v for k, v in self._buckets.items() if self._tokens(k, now_us) < self._full}
+        used = {n: b for n, b in self._buckets.items() if b.tokens_at(now_us) < b.full}
         while len(used) > MAX_BUCKETS // 2:
             del used[next(iter(used))]
         self._buckets = used
+
+
+class _Bucket(NamedTuple):
+    """What one bucket held at a moment, and how it fills."""
+
+    tokens: int
+    at_us: int
+    per_minute: int
+    full: int
+
+    def tokens_at(self, now_us: int) -> int:
+        return min(self.full, self.tokens + (now_us - self.at_us) * self.per_minute)
+
+    def less_one(self) -> "_Bucket":
+        return self._replace(tokens=self.tokens - _WHOLE)
+
+
+def _check(bucket: _Bucket, limit: str) -> None:
+    if bucket.tokens < _WHOLE:
+        wait_us = ceil_div(_WHOLE - bucket.tokens, bucket.per_minute)
+        raise Exhausted(
+            "rate_limited",
+            f"this key may make {limit}",
+            hint="wait as long as Retry-After says",
+            retry_after_s=ceil_div(wait_us, 1_000_000),
+        )

@@ -13,6 +13,7 @@ from typing import Protocol
 
 from loguru import logger
 
+from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError, Exhausted, Invalid, Unauthenticated
 from chutes_core.base.failures import FailedTries
 from chutes_core.base.ids import new_id
@@ -77,6 +78,7 @@ class Front:
         domain: str | None,
         failures: FailedTries,
         max_calls: int,
+        clock: Clock,
     ) -> None:
         self._control = control
         self._snapshot = snapshot
@@ -89,6 +91,7 @@ class Front:
         self._domain = domain
         self._failures = failures
         self._max_calls = max_calls
+        self._clock = clock
         self.in_flight = 0
         self.idle = asyncio.Event()  # set while no call runs
         self.idle.set()
@@ -141,7 +144,7 @@ class Front:
             raise Exhausted("gateway_full", "the validator answers too many calls at once")
         snapshot = self._snapshot()
         key = self._authenticate(snapshot, request)
-        self._buckets.take(key.key_id)
+        self._buckets.take(key.key_id, calls_per_minute=key.calls_per_minute)
         if target.form == "models":
             await reply.json(200, _model_list(callable_models(snapshot, key)))
             return
@@ -159,7 +162,7 @@ class Front:
     def _authenticate(self, snapshot: Snapshot, request: Request) -> ApiKey:
         """Return the caller's key; a failure counts against the address that it came from."""
         try:
-            return authenticate(snapshot, request.headers)
+            return authenticate(snapshot, request.headers, now_s=self._clock.now_s())
         except Unauthenticated:
             self._failures.count((request.scope.get("client") or (None,))[0])
             raise
@@ -187,9 +190,9 @@ class Front:
                 return None
             model = model_of(body)
             snapshot = self._snapshot()
-            key = authenticate(snapshot, request.headers)
+            key = authenticate(snapshot, request.headers, now_s=self._clock.now_s())
         admitted = admit(snapshot, key, target, method=request.method, model=model)
-        hold = self._holds.open(admitted.payer, admitted.chute.rate)
+        hold = self._holds.open(admitted.payer, admitted.chute.rate, admitted.key)
         try:
             if body is None:
                 body = await self._body(request, receive, room)

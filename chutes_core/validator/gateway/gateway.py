@@ -91,6 +91,7 @@ class Gateway:
             domain=domain,
             failures=failures or FailedTries(clock),
             max_calls=limits.max_calls,
+            clock=clock,
         )
         self._replay()
 

@@ -49,6 +49,10 @@ class KeyRows:
         where = "key_id=? AND revoked_at_s IS NULL"
         return self._db.update("api_keys", changes, where, (key_id,)) > 0
 
+    def spend(self, key_id: str, rao: int) -> None:
+        """Count what a key's call or deployment cost."""
+        self._db.change("UPDATE api_keys SET spent_rao=spent_rao+? WHERE key_id=?", (rao, key_id))
+
     def touch(self, key_id: str, at_s: int) -> None:
         """Note that the key was used; an older time never replaces a newer one."""
         self._db.change(
@@ -69,6 +73,10 @@ def _row(key: ApiKey) -> dict[str, Value]:
         "created_at_s": key.created_at_s,
         "last_used_at_s": key.last_used_at_s,
         "revoked_at_s": key.revoked_at_s,
+        "expires_at_s": key.expires_at_s,
+        "budget_rao": key.budget_rao,
+        "spent_rao": key.spent_rao,
+        "calls_per_minute": key.calls_per_minute,
     }
 
 
@@ -83,6 +91,10 @@ def _key(row: sqlite3.Row) -> ApiKey:
         created_at_s=row["created_at_s"],
         last_used_at_s=row["last_used_at_s"],
         revoked_at_s=row["revoked_at_s"],
+        expires_at_s=row["expires_at_s"],
+        budget_rao=row["budget_rao"],
+        spent_rao=row["spent_rao"],
+        calls_per_minute=row["calls_per_minute"],
     )
 
 

@@ -316,3 +316,10 @@ def _complete(statement: str) -> bool:
 @migrations(name="0020-gpu-admissions")
 def _gpus(db: Database) -> None:
     _create(db, _GPUS)
+
+
+@migrations(name="0050-key-limits")
+def _key_limits(db: Database) -> None:
+    for column in ("expires_at_s", "budget_rao", "calls_per_minute", "spent_rao"):
+        kind = "INTEGER NOT NULL DEFAULT 0" if column == "spent_rao" else "INTEGER"
+        db.execute(f"ALTER TABLE api_keys ADD COLUMN {column} {kind}")

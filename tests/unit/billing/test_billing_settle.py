@@ -4,6 +4,7 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict
 from chutes_core.validator.billing.ledger import Ledger
 from chutes_core.validator.billing.settle import Settlement
+from chutes_core.validator.domain.accounts import Account, ApiKey
 from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.domain.money import REVENUE
 from chutes_core.validator.gateway.journal import Journal
@@ -110,3 +111,21 @@ def test_journal_of_the_gateway_drains(store, tmp_path):
     assert Settlement(store).drain(again) == 1
     again.close()
     assert store.ledger.balance(REVENUE) == 40
+
+
+def test_what_a_key_spends_is_counted_once(store):
+    """A key's spending is what its calls were charged, however often they are drained."""
+    people(store)
+    records = [call(1), call(2, usage_us=5), call(3, free=True)]
+    Settlement(store).drain(ListJournal(records))
+    assert store.keys.get("k").spent_rao == 15
+    Settlement(store).drain(ListJournal([*records, call(4, key_id="other")]))
+    assert store.keys.get("k").spent_rao == 15
+
+
+def people(store):
+    def build(number):
+        return Account("u", number, "user", "hk", "ck", "pay", "dep", "fp", 0)
+
+    store.accounts.create(build)
+    store.keys.insert(ApiKey("k", "u", "k", "hash", True, (), 0))

@@ -39,7 +39,8 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         chute_id = ids.chute_id(caller.account.username, form.name)
         caller.require("chutes", "write", chute_id)
         check_logo(services, caller, form.logo_id)
-        done = chutes.deploy(caller.account, form.to_draft(), accept_fee=accept_fee)
+        draft = form.to_draft()
+        done = chutes.deploy(caller.account, draft, accept_fee=accept_fee, key=caller.key)
         if form.logo_id is not None:
             services.store.logos.show_on(done.chute.chute_id, form.logo_id)
         return show_whole(done.chute) | {"fee_rao": done.fee_rao, "new": done.new}

@@ -25,7 +25,11 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     def create_key(caller: owner, form: KeyForm) -> dict[str, Any]:
         caller.require_admin()
         new = accounts.create_key(
-            caller.account, name=form.name, admin=form.admin, scopes=form.to_scopes()
+            caller.account,
+            name=form.name,
+            admin=form.admin,
+            scopes=form.to_scopes(),
+            bounds=form.to_bounds(),
         )
         return key_view(new.key) | {"secret_key": new.text}
 
