@@ -19,7 +19,8 @@ class Loops:
 
     def __init__(self) -> None:
         self._tasks: list[asyncio.Task[None]] = []
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[tuple[str, str]] = Counter()
+        """(name of a loop, code) -> how often; ``internal`` is the code of an untyped error."""
 
     def every(self, seconds: float, name: str, call: Callable[[], Awaitable[object]]) -> None:
         """Call now, and again ``seconds`` after each end, until closed."""
@@ -42,11 +43,11 @@ class Loops:
         try:
             await call()
         except ChutesError as error:
-            self.failures[name] += 1
+            self.failures[name, error.code] += 1
             logger.warning("loop call failed", loop=name, code=error.code, error=str(error))
         except Exception as error:  # noqa: BLE001 # the edge: nothing above could handle it better
-            self.failures[name] += 1
-            logger.opt(exception=error).error("loop call failed", loop=name)
+            self.failures[name, "internal"] += 1
+            logger.opt(exception=error).error("loop call failed", loop=name, code="internal")
 
 
 class Signal:

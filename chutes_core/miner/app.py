@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -16,6 +15,7 @@ from loguru import logger
 
 from chutes_core.base.clock import SystemClock
 from chutes_core.base.errors import Forbidden, Unavailable
+from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys, load_neuron_keys
 from chutes_core.miner.backoff import BackOff
@@ -28,7 +28,6 @@ from chutes_core.miner.hosting import Hosting, check_platform, make_hosting
 from chutes_core.miner.inventory import Node, find_gpus, node_id, software_version
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.leases import LeaseBook
-from chutes_core.miner.loops import Loop, run_loop
 from chutes_core.miner.reasons import DEREGISTERED, MINER_ENDED
 from chutes_core.miner.relay import Relay
 from chutes_core.miner.scheduler import Scheduler
@@ -103,7 +102,7 @@ class Miner:
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._exit_code = EXIT_OK
-        self.errors: Counter[tuple[str, str]] = Counter()
+        self._loops = Loops()
         self._http_socket = data.listen("http", settings.host, settings.port)
         relay_socket = data.listen("relay", settings.host, settings.relay_port)
         self._relay_socket = relay_socket
@@ -225,19 +224,14 @@ class Miner:
             logger.bind(ip=self._ip, port=port).info("axon was announced")
         self._say_ready(port)
         poll_s = self._settings.poll_seconds
-        loops = (
-            Loop("chain", poll_s, self._follow_chain),
-            Loop("work", poll_s, self._round),
-            Loop("watch", min(poll_s, _WATCH_S), self._watch),
-            Loop("housekeeping", _HOUSEKEEPING_S, self._housekeeping),
-        )
-        tasks = [asyncio.create_task(run_loop(loop, self._stop, self.errors)) for loop in loops]
+        self._loops.every(poll_s, "chain", self._follow_chain)
+        self._loops.every(poll_s, "work", self._round)
+        self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
+        self._loops.every(_HOUSEKEEPING_S, "housekeeping", self._housekeeping)
         try:
             await self._stop.wait()
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self._loops.close()
 
     def _say_ready(self, port: int) -> None:
         facts = {

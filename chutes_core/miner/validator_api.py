@@ -5,15 +5,13 @@ adapter. Invariant: every answer that leads to a deed was signed by that validat
 unsigned GETs carry signatures inside).
 """
 
-import asyncio
 from types import TracebackType
 from typing import Protocol, TypeVar
 
-import aiohttp
 from bittensor_core import Keypair
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from chutes_core.base.errors import ProtocolError, TimedOut, Unavailable
+from chutes_core.base.errors import ProtocolError
 from chutes_core.miner.discovery import Validator
 from chutes_core.wire.control import (
     ImageRef,
@@ -30,8 +28,6 @@ from chutes_core.wire.peers import SignedClient
 
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
 _BUNDLE_TIMEOUT_S = 300.0
-_UNSIGNED_TIMEOUT_S = 10.0
-_MAX_UNSIGNED_BYTES = 8 * 1024 * 1024
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -71,16 +67,10 @@ class HttpValidatorApi:
     def __init__(self, keypair: Keypair) -> None:
         self._signed = SignedClient(keypair)
         self._bundles = SignedClient(keypair, timeout_s=_BUNDLE_TIMEOUT_S)
-        self._plain: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> "HttpValidatorApi":
         await self._signed.__aenter__()
         await self._bundles.__aenter__()
-        self._plain = aiohttp.ClientSession(
-            timeout=aiohttp.ClientTimeout(total=_UNSIGNED_TIMEOUT_S),
-            trust_env=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
         return self
 
     async def __aexit__(
@@ -89,8 +79,6 @@ class HttpValidatorApi:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._plain is not None:
-            await self._plain.close()
         await self._bundles.__aexit__(kind, error, trace)
         await self._signed.__aexit__(kind, error, trace)
 
@@ -133,11 +121,11 @@ class HttpValidatorApi:
 
     async def leases(self, validator: Validator) -> LeaseList:
         """GET /leases (unsigned: each lease carries its miner's signature)."""
-        return await self._get_plain(f"{validator.url}/leases", LeaseList)
+        return await self._signed.get(f"{validator.url}/leases", LeaseList)
 
     async def well_known(self, url: str, nonce: str) -> WellKnown:
         """GET /.well-known/chutes (unsigned: the answer is signed over the nonce)."""
-        return await self._get_plain(f"{url}{WELL_KNOWN_PATH}?nonce={nonce}", WellKnown)
+        return await self._signed.get(f"{url}{WELL_KNOWN_PATH}?nonce={nonce}", WellKnown)
 
     async def _call(
         self,
@@ -150,25 +138,3 @@ class HttpValidatorApi:
         return await self._signed.call(
             method, validator.url, path, answer, peer_hotkey_ss58=validator.hotkey, body=body
         )
-
-    async def _get_plain(self, url: str, answer: type[_ModelT]) -> _ModelT:
-        if self._plain is None:
-            raise RuntimeError("HttpValidatorApi is used outside of `async with`")
-        data = bytearray()
-        try:
-            async with self._plain.get(url, allow_redirects=False) as response:
-                if response.status != 200:
-                    raise Unavailable("bad_answer", f"{url} answered {response.status}")
-                async for chunk in response.content.iter_chunked(64 * 1024):
-                    data += chunk
-                    if len(data) > _MAX_UNSIGNED_BYTES:
-                        raise ProtocolError("answer_too_large", f"the answer of {url} is too large")
-        except (TimeoutError, asyncio.TimeoutError) as error:
-            raise TimedOut("peer_timeout", f"{url} did not answer in time") from error
-        except (aiohttp.ClientError, ValueError) as error:
-            raise Unavailable("peer_unreachable", f"{url} cannot be reached: {error}") from error
-        try:
-            return answer.model_validate_json(bytes(data))
-        except ValidationError as error:
-            text = f"{url} answered something else than {answer.__name__}"
-            raise ProtocolError("bad_answer", text) from error

@@ -9,14 +9,13 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import aiohttp
 from loguru import logger
-from pydantic import ValidationError
 
 from chutes_core.base.errors import ChutesError
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.wire.control import Inventory, LeaseList
-from chutes_core.wire.peers import SignedClient, read_bounded
+from chutes_core.wire.peer_http import PeerSession
+from chutes_core.wire.peers import SignedClient
 from chutes_core.wire.urls import check_url
 
 MAX_LEASES_BYTES = 4 * 1024 * 1024
@@ -71,8 +70,12 @@ class Inventories:
             validators: hotkey -> committed URL.
             allow_private: dial private addresses too; on a devnet only.
         """
-        asked = [_fetch_leases(url, allow_private=allow_private) for url in validators.values()]
-        lists = await asyncio.gather(*asked, return_exceptions=True)
+        async with PeerSession(timeout_s=PEER_TIMEOUT_S) as peers:
+            asked = [
+                _fetch_leases(peers, url, allow_private=allow_private)
+                for url in validators.values()
+            ]
+            lists = await asyncio.gather(*asked, return_exceptions=True)
         _log_broken(lists)
         kept = 0
         for leases in lists:
@@ -91,25 +94,12 @@ class Inventories:
         return inventory if inventory.hotkey == miner.hotkey else None
 
 
-async def _fetch_leases(url: str, *, allow_private: bool) -> LeaseList:
-    timeout = aiohttp.ClientTimeout(total=PEER_TIMEOUT_S)
+async def _fetch_leases(peers: PeerSession, url: str, *, allow_private: bool) -> LeaseList:
     try:
         await check_url(url, allow_private=allow_private)
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=False) as session,
-            session.get(url + "/leases", allow_redirects=False) as response,
-        ):
-            response.raise_for_status()
-            data = await read_bounded(response, MAX_LEASES_BYTES)
-        return LeaseList.model_validate_json(data)
-    except (
-        ChutesError,
-        aiohttp.ClientError,
-        asyncio.TimeoutError,
-        TimeoutError,
-        ValidationError,
-    ) as error:
-        logger.debug("leases not answered", url=url, error=type(error).__name__)
+        return await peers.get(url + "/leases", LeaseList, max_bytes=MAX_LEASES_BYTES)
+    except ChutesError as error:
+        logger.debug("leases not answered", url=url, error=error.code)
         return LeaseList(leases=())
 
 

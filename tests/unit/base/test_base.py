@@ -1,5 +1,6 @@
 """The floor that every room stands on."""
 
+import asyncio
 import doctest
 
 import pytest
@@ -69,17 +70,21 @@ def test_prices_are_whole_cents_of_a_known_list():
         assert gpu.usd_micros_per_hour % 10_000 == 0
 
 
-async def test_a_failing_call_is_counted_and_does_not_end_its_loop():
-    """The edge catches everything, once, and says so."""
-    loops = Loops()
+async def test_a_loop_survives_every_error_and_counts_it_by_code():
+    """Typed and unknown errors are counted; the loop goes on until it is closed."""
+    loops, rounds, third = Loops(), [], asyncio.Event()
 
-    async def fails():
-        raise Invalid("x", "y")
+    async def body():
+        rounds.append(1)
+        if len(rounds) == 1:
+            raise Invalid("x", "y")
+        if len(rounds) == 2:
+            raise ZeroDivisionError
+        third.set()
+        await asyncio.Event().wait()
 
-    async def breaks():
-        raise ZeroDivisionError
-
-    await loops.once("a", fails)
-    await loops.once("a", breaks)
-    assert sum(loops.failures.values()) == 2
+    loops.every(0.0, "a", body)
+    await asyncio.wait_for(third.wait(), 60)
     await loops.close()
+    assert loops.failures == {("a", "x"): 1, ("a", "internal"): 1}
+    assert len(rounds) == 3

@@ -1,21 +1,18 @@
-"""Small parts of the miner: settings, refusals, Dockerfiles, inventory, back-off, loops, store."""
+"""Small parts of the miner: settings, refusals, Dockerfiles, inventory, back-off, store."""
 
-import asyncio
 import os
 import resource
 import stat
-from collections import Counter
 
 import pytest
 
 from chutes_core.base.clock import ManualClock
-from chutes_core.base.errors import Conflict, Forbidden, Invalid, Unavailable
+from chutes_core.base.errors import Conflict, Forbidden, Invalid
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.checks import axon_ip, check_chain
 from chutes_core.miner.host import DataDir, raise_open_files
 from chutes_core.miner.hosting import check_platform, limits_of
 from chutes_core.miner.inventory import find_gpus, stand_ins
-from chutes_core.miner.loops import Loop, run_loop
 from chutes_core.miner.runtime.dockerfile import pip_lines
 from chutes_core.miner.settings import MinerSettings, parse_declared
 from chutes_core.miner.store import LaunchRecord
@@ -177,22 +174,6 @@ def test_backoff_is_bounded():
     backoff = BackOff(ManualClock())
     assert max(backoff.failed("v", "c", "image_failed") for _ in range(20)) == 300.0
     assert max(backoff.failed("v", "c", "not_wanted") for _ in range(20)) == 30.0
-
-
-async def test_a_loop_survives_every_error_and_counts_it():
-    """Typed and unknown errors are counted by code; the loop goes on until it is stopped."""
-    stop, errors, rounds = asyncio.Event(), Counter(), []
-
-    async def body():
-        rounds.append(1)
-        if len(rounds) == 1:
-            raise Unavailable("chain_unreachable", "no node")
-        if len(rounds) == 2:
-            raise KeyError("bug")
-        stop.set()
-
-    await run_loop(Loop("x", 0.0, body), stop, errors)
-    assert errors == {("x", "chain_unreachable"): 1, ("x", "internal"): 1}
 
 
 def test_two_miners_never_share_a_directory(tmp_path):
