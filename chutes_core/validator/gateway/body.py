@@ -36,6 +36,11 @@ class Bodies:
         finally:
             self.held_bytes -= room.bytes
 
+    def fits(self, size: int) -> bool:
+        """Tell whether a whole body of this size may be held."""
+        limits = self._limits
+        return size <= limits.max_body_bytes and self.held_bytes + size <= limits.max_buffered_bytes
+
     def take(self, size: int) -> None:
         """Count ``size`` more bytes as held.
 

@@ -4,24 +4,29 @@ Invariant: `dispatched_us` is set only while an instance holds the call, so that
 instances that failed is never charged.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from chutes_core.base.clock import Clock
+from chutes_core.base.errors import ChutesError
 from chutes_core.base.units import MICROSECONDS_PER_HOUR
 from chutes_core.validator.gateway.admission import Admitted
 from chutes_core.validator.gateway.holds import Hold
-from chutes_core.wire.call import CallHead
 
 
 @dataclass
 class Call:
-    """Mutable on purpose: it is the running call. All times in microseconds."""
+    """Mutable on purpose: it is the running call. All times in microseconds.
+
+    ``head`` is the payload of its CALL frame; ``tried`` names the launches that gave no answer.
+    """
 
     invocation_id: str
     admitted: Admitted
-    head: CallHead
+    head: bytes
     body: bytes
     hold: Hold
+    tried: set[str] = field(default_factory=set)
+    last_error: ChutesError | None = None
     caller_left: bool = False
     attempts: int = 0
     faults: int = 0

@@ -1,15 +1,25 @@
 """Who asks for which chute: counted by the gateway, read by autoscale.
 
 Invariant: a caller is counted in exactly one of waiting and in flight while `calling` or `waiting`
-is entered, and leaves in every case.
+is entered (or between `begin` and `end`), and leaves in every case.
 """
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.demand import ChuteDemand
+
+
+class _Counts:
+    """Of one chute; changed in place, for this is done twice a call."""
+
+    __slots__ = ("in_flight", "last_call_s", "waiting")
+
+    def __init__(self) -> None:
+        self.last_call_s = 0
+        self.in_flight = 0
+        self.waiting = 0
 
 
 class Demand:
@@ -17,20 +27,31 @@ class Demand:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._chutes: dict[str, ChuteDemand] = {}
+        self._chutes: dict[str, _Counts] = {}
 
     def snapshot(self) -> dict[str, ChuteDemand]:
         """Return all counters as they are now, by chute id."""
-        return dict(self._chutes)
+        return {
+            chute_id: ChuteDemand(counts.last_call_s, counts.in_flight, counts.waiting)
+            for chute_id, counts in self._chutes.copy().items()
+        }
+
+    def begin(self, chute_id: str) -> None:
+        """Count a caller as in flight; whoever calls this calls `end`, once, in every case."""
+        self._change(chute_id, in_flight=1, waiting=0)
+
+    def end(self, chute_id: str) -> None:
+        """Count the caller as gone."""
+        self._change(chute_id, in_flight=-1, waiting=0)
 
     @contextmanager
     def calling(self, chute_id: str) -> Iterator[None]:
         """Count a caller as in flight."""
-        self._change(chute_id, in_flight=1, waiting=0)
+        self.begin(chute_id)
         try:
             yield
         finally:
-            self._change(chute_id, in_flight=-1, waiting=0)
+            self.end(chute_id)
 
     @contextmanager
     def waiting(self, chute_id: str) -> Iterator[None]:
@@ -48,16 +69,15 @@ class Demand:
     def keep(self, chute_ids: Collection[str]) -> None:
         """Forget chutes that are gone and have no caller left."""
         self._chutes = {
-            chute_id: demand
-            for chute_id, demand in self._chutes.items()
-            if chute_id in chute_ids or demand.in_flight or demand.waiting
+            chute_id: counts
+            for chute_id, counts in self._chutes.items()
+            if chute_id in chute_ids or counts.in_flight or counts.waiting
         }
 
     def _change(self, chute_id: str, *, in_flight: int, waiting: int) -> None:
-        now = self._chutes.get(chute_id, ChuteDemand())
-        self._chutes[chute_id] = replace(
-            now,
-            last_call_s=self._clock.now_s(),
-            in_flight=now.in_flight + in_flight,
-            waiting=now.waiting + waiting,
-        )
+        counts = self._chutes.get(chute_id)
+        if counts is None:
+            counts = self._chutes[chute_id] = _Counts()
+        counts.last_call_s = self._clock.now_s()
+        counts.in_flight += in_flight
+        counts.waiting += waiting

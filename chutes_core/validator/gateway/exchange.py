@@ -16,9 +16,9 @@ from chutes_core.validator.domain.invocations import Outcome
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.headers import to_caller
 from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.gateway.pool import Carrier
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.wire.call import ResponseHead
-from chutes_core.wire.connection import SealedConnection
 from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
 from chutes_core.wire.launch import FrameError
 from chutes_core.wire.model import Message
@@ -39,7 +39,7 @@ class Ending:
 class Exchange:
     """Runs once: `ask`, then `stream` if there was a RESPONSE; `end` in every case."""
 
-    def __init__(self, connection: SealedConnection, call: Call, limits: GatewayLimits) -> None:
+    def __init__(self, connection: Carrier, call: Call, limits: GatewayLimits) -> None:
         self._connection = connection
         self._call = call
         self._limits = limits
@@ -124,7 +124,7 @@ class Exchange:
 
     async def _send(self) -> None:
         connection, body = self._connection, self._call.body
-        head = self._call.head.model_dump_json().encode()
+        head = self._call.head
         if len(body) <= BODY_CHUNK_BYTES:
             bodies = [(FrameKind.BODY, body)] if body else []
             await connection.send_together((FrameKind.CALL, head), *bodies, (FrameKind.END, b""))

@@ -73,20 +73,33 @@ class Forwarder:
             self._metering.record(call, outcome, bytes_out=reply.bytes_out)
             raise
         except ChutesError as error:
-            call.status = call.status or status_of(error)
-            outcome = "chute_error" if error.code == "chute_error" else "failed"
-            self._metering.record(call, outcome, bytes_out=reply.bytes_out)
+            self.failed(call, error, bytes_out=reply.bytes_out)
             raise
         self._metering.record(call, ending.outcome, bytes_out=reply.bytes_out + reply.held_bytes)
         if ending.whole:
             await reply.finish()
 
+    def failed(self, call: Call, error: ChutesError, *, bytes_out: int) -> None:
+        """Have a call metered that ended by an error."""
+        call.status = call.status or status_of(error)
+        outcome: Outcome = "chute_error" if error.code == "chute_error" else "failed"
+        self._metering.record(call, outcome, bytes_out=bytes_out)
+
+    def refused(self, call: Call, route: Route, said: FrameError) -> Refusal:
+        """Judge an ERROR that came in place of an answer.
+
+        Raises:
+            ProtocolError: ``chute_error``, the instance works and its chute does not.
+        """
+        if said.code in CHUTE_FAULT:
+            route.succeeded(call.usage_us(self._clock))
+            raise _chute_failed()
+        return self._refused(call, route, _refusal(said), fault=said.code not in NO_FAULT)
+
     async def _serve(self, call: Call, reply: Reply) -> Ending:
-        tried: set[str] = set()
-        last: ChutesError | None = None
         while call.attempts < self._limits.max_attempts:
-            route = await self._route(call, tried, last)
-            tried.add(route.view.launch_id)
+            route = await self._route(call)
+            call.tried.add(route.view.launch_id)
             call.attempts += 1
             try:
                 with self._router.using(route):
@@ -95,20 +108,20 @@ class Forwarder:
                 self._queue.wake(call.chute_id, 1)
             if isinstance(result, Ending):
                 return result
-            last = result.error
-        raise _gave_up(last)
+            call.last_error = result.error
+        raise _gave_up(call.last_error)
 
-    async def _route(self, call: Call, tried: set[str], last: ChutesError | None) -> Route:
+    async def _route(self, call: Call) -> Route:
         """Return a route with a free slot; a caller of a cold chute waits for one."""
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.cold_wait_s
         waited = False
         while True:
-            found = self._router.choose(call.chute_id, tried)
+            found = self._router.choose(call.chute_id, call.tried)
             if isinstance(found, Route):
                 return found
-            if last is not None:
-                raise _gave_up(last)
+            if call.last_error is not None:
+                raise _gave_up(call.last_error)
             if loop.time() >= until or (found is not NoSlot.COLD and not waited):
                 raise _no_slot(found, call.admitted.chute)
             waited = True
@@ -144,13 +157,8 @@ class Forwarder:
                     call.taken_back(fault=False)
                     return None
                 return self._refused(call, route, error)
-            if isinstance(head, FrameError) and head.code in CHUTE_FAULT:
-                route.succeeded(
-                    call.usage_us(self._clock)
-                )  # the instance works, its chute does not
-                raise _chute_failed()
             if isinstance(head, FrameError):
-                return self._refused(call, route, _refusal(head), fault=head.code not in NO_FAULT)
+                return self.refused(call, route, head)
             route.succeeded(call.usage_us(self._clock))
             call.status = head.status
             try:

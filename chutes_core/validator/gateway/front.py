@@ -7,7 +7,7 @@ who leaves stops the call at the instance.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -114,23 +114,52 @@ class Front:
     async def _answer(self, request: Request, target: Target, receive: Receive, send: Send) -> None:
         invocation_id = new_id()
         reply = Reply(send, invocation_id, request.method)
-        self.in_flight += 1
-        self.idle.clear()
+        self.enter()
         try:
-            await self._invoke(request, target, receive, reply, invocation_id)
+            await self._said(self._invoke(request, target, receive, reply, invocation_id), reply)
+        finally:
+            self.leave()
+
+    def enter(self) -> None:
+        """Count an answer that begins; `leave` in every case."""
+        self.in_flight += 1
+        if self.in_flight == 1:
+            self.idle.clear()
+
+    def leave(self) -> None:
+        """Count an answer as ended."""
+        self.in_flight -= 1
+        if not self.in_flight:
+            self.idle.set()
+
+    @property
+    def full(self) -> bool:
+        """Tell whether one more answer would be too many."""
+        return self.in_flight >= self._max_calls
+
+    async def resume(self, call: Call, reply: Reply, receive: Receive) -> None:
+        """Go on with an admitted call whose first instance gave no answer; `enter` was called."""
+        try:
+            with self._demand.calling(call.chute_id):
+                await self._said(self._run(call, reply, receive), reply)
+        finally:
+            call.hold.release()
+            self.leave()
+
+    async def _said(self, answering: Coroutine[None, None, None], reply: Reply) -> None:
+        """Wait for an answer; an error becomes one if nothing was sent before."""
+        bound = logger.bind(invocation_id=reply.invocation_id)
+        try:
+            await answering
         except ChutesError as error:
             if status_of(error) >= 500:
-                logger.bind(invocation_id=invocation_id, code=error.code).warning("Call failed")
+                bound.bind(code=error.code).warning("Call failed")
             if not reply.started:
                 await reply.error(error)
         except Exception:  # noqa: BLE001 - the edge: whatever failed, the caller gets our form
-            logger.bind(invocation_id=invocation_id).exception("Call failed unexpectedly")
+            bound.exception("Call failed unexpectedly")
             if not reply.started:
                 await reply.error(_internal())
-        finally:
-            self.in_flight -= 1
-            if not self.in_flight:
-                self.idle.set()
 
     async def _invoke(
         self,
@@ -200,7 +229,8 @@ class Front:
                 hold.release()
                 return None
             head = _head(request, target, admitted, invocation_id, body)
-            return Call(invocation_id, admitted, head, body, hold)
+            encoded = head.model_dump_json().encode()
+            return Call(invocation_id, admitted, encoded, body, hold)
         except BaseException:
             hold.release()
             raise

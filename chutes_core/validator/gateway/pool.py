@@ -6,20 +6,48 @@ last call ended cleanly comes back; a connection of an instance that left the sn
 
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
+from typing import Protocol
 
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.snapshot import InstanceView
-from chutes_core.wire.connection import SealedConnection, open_connection
+from chutes_core.wire.connection import open_connection
+from chutes_core.wire.frames import Frame, FrameKind
 from chutes_core.wire.sealing import PROVEN
 
-Opening = Callable[[InstanceView, float], Awaitable[SealedConnection]]
+
+class Carrier(Protocol):
+    """A sealed connection: wire/connection's on streams, or plane/link's."""
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether it looks alive: the peer has neither closed nor spoken."""
+        ...
+
+    async def send(self, kind: FrameKind, payload: bytes = b"") -> None:
+        """Send one frame."""
+        ...
+
+    async def send_together(self, *frames: tuple[FrameKind, bytes]) -> None:
+        """Send several frames in one write."""
+        ...
+
+    async def receive(self, timeout_s: float | None = None) -> Frame:
+        """Return the next frame."""
+        ...
+
+    def abort(self) -> None:
+        """Close at once."""
+        ...
+
+
+Opening = Callable[[InstanceView, float], Awaitable[Carrier]]
 
 
 @dataclass(frozen=True)
 class Borrowed:
     """A connection for one call; ``reused`` ones may have died unseen."""
 
-    connection: SealedConnection
+    connection: Carrier
     launch_id: str
     reused: bool
 
@@ -41,7 +69,7 @@ class Pool:
         self._max_idle = max_idle_per_instance
         self._idle_us = round(idle_s * 1_000_000)
         self._open = opening or _open
-        self._idle: dict[str, list[tuple[int, SealedConnection]]] = {}
+        self._idle: dict[str, list[tuple[int, Carrier]]] = {}
         self._known: frozenset[str] = frozenset()
 
     async def borrow(self, view: InstanceView, *, fresh: bool = False) -> Borrowed:
@@ -52,15 +80,24 @@ class Pool:
         """
         if fresh:
             self._drop(view.launch_id)
-        idle = self._idle.get(view.launch_id, [])
+        idle = self.idle(view.launch_id)
+        if idle is not None:
+            return idle
+        connection = await self._open(view, self._connect_timeout_s)
+        return Borrowed(connection, view.launch_id, reused=False)
+
+    def idle(self, launch_id: str) -> Borrowed | None:
+        """Return an idle connection to an instance, if there is one."""
+        idle = self._idle.get(launch_id)
+        if not idle:
+            return None
         too_old_us = self._clock.monotonic_us() - self._idle_us
         while idle:
             since_us, connection = idle.pop()
             if connection.usable and since_us >= too_old_us:
-                return Borrowed(connection, view.launch_id, reused=True)
+                return Borrowed(connection, launch_id, reused=True)
             connection.abort()
-        connection = await self._open(view, self._connect_timeout_s)
-        return Borrowed(connection, view.launch_id, reused=False)
+        return None
 
     def give_back(self, borrowed: Borrowed) -> None:
         """Keep a connection whose call ended cleanly."""
@@ -91,7 +128,7 @@ class Pool:
             connection.abort()
 
 
-async def _open(view: InstanceView, timeout_s: float) -> SealedConnection:
+async def _open(view: InstanceView, timeout_s: float) -> Carrier:
     return await open_connection(
         view.host,
         view.port,

@@ -24,7 +24,7 @@ class Reply:
 
     def __init__(self, send: Send, invocation_id: str, method: str) -> None:
         self._send = send
-        self._invocation_id = invocation_id
+        self.invocation_id = invocation_id
         self._is_head = method == "HEAD"
         self._promised: int | None = None
         self._bodiless = False
@@ -45,7 +45,7 @@ class Reply:
         """
         self._promised = promised_length(headers)
         self._bodiless = self._is_head or status in _NO_BODY
-        own = (HEADER_INVOCATION.encode(), self._invocation_id.encode())
+        own = (HEADER_INVOCATION.encode(), self.invocation_id.encode())
         self.started = True
         await self._send(
             {"type": "http.response.start", "status": status, "headers": [*headers, own]}

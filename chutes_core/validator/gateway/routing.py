@@ -3,7 +3,7 @@
 Path: admission -> routing -> forward. Better means less load for its speed: (in flight + 1) per
 slot, times the smoothed time to the first byte, times a penalty for failures (power of two choices:
 Mitzenmacher, IEEE TPDS 12(10), 2001). Invariant: an instance's in-flight count never exceeds its
-concurrency, and rises and falls in one try/finally, here.
+concurrency, and rises and falls by `enter` and `leave` alone (`using` pairs them).
 """
 
 import random
@@ -102,15 +102,26 @@ class Router:
     @contextmanager
     def using(self, route: Route) -> Iterator[None]:
         """Occupy one slot of a route."""
-        route.in_flight += 1
-        self._busy[route.view.launch_id] += 1
-        route.breaker.begin()
+        self.enter(route)
         try:
             yield
         finally:
-            route.in_flight -= 1
-            self._leave(route.view.launch_id)
-            route.breaker.end()
+            self.leave(route)
+
+    def enter(self, route: Route) -> None:
+        """Occupy one slot of a route; whoever calls this calls `leave`, once, in every case."""
+        route.in_flight += 1
+        self._busy[route.view.launch_id] += 1
+        route.breaker.begin()
+
+    def leave(self, route: Route) -> None:
+        """Give the slot back."""
+        route.in_flight -= 1
+        launch_id = route.view.launch_id
+        self._busy[launch_id] -= 1
+        if not self._busy[launch_id]:
+            del self._busy[launch_id]
+        route.breaker.end()
 
     def in_flight(self) -> int:
         """Return how many slots are taken in all, of instances in the snapshot."""
@@ -119,11 +130,6 @@ class Router:
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has, also one that has left the snapshot."""
         return self._busy[launch_id]
-
-    def _leave(self, launch_id: str) -> None:
-        self._busy[launch_id] -= 1
-        if not self._busy[launch_id]:
-            del self._busy[launch_id]
 
     def _route(self, chute_id: str, view: InstanceView) -> Route:
         known = self._routes.get(chute_id, {}).get(view.launch_id)
