@@ -59,7 +59,7 @@ def build(ground: Ground) -> Validator:
     traffic = build_traffic(shared)
     launching = build_launching(shared, traffic)
     services = build_services(shared, traffic)
-    treasury = build_treasury(shared, traffic.gateway.held_rao)
+    treasury = build_treasury(shared, traffic)
     traffic.control.serve = build_control_plane(
         shared, traffic.pictures, launching, services, treasury
     )

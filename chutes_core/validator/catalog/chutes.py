@@ -19,6 +19,7 @@ from chutes_core.validator.domain.accounts import DEVELOPER, Account, ApiKey
 from chutes_core.validator.domain.chutes import Chute, Selector
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.money import REVENUE, Entry, Posting, user_credit
+from chutes_core.validator.domain.spending import Spend, Spending, Unwatched, key_purse
 from chutes_core.validator.store.database import Store
 
 FeeOf = Callable[[Selector], int]
@@ -47,6 +48,7 @@ class Chutes:
         clock: for their times.
         fee_rao: what a new chute costs; a new version of a chute costs nothing.
         require_developer: only accounts with the developer role may deploy.
+        spending: holds a fee against the owner's running calls.
     """
 
     def __init__(
@@ -56,11 +58,13 @@ class Chutes:
         *,
         fee_rao: FeeOf = no_fee,
         require_developer: bool = False,
+        spending: Spending = Unwatched,
     ) -> None:
         self._store = store
         self._clock = clock
         self._fee_rao = fee_rao
         self._require_developer = require_developer
+        self._spending = spending
 
     def deploy(
         self, owner: Account, draft: ChuteDraft, *, accept_fee: bool, key: ApiKey | None = None
@@ -80,13 +84,14 @@ class Chutes:
         if self._require_developer and DEVELOPER not in owner.roles:
             raise Forbidden("not_developer", "only developers may deploy chutes")
         check_draft(draft)
-        with self._store.transaction():
+        with self._spending() as spend, self._store.transaction():
             image = self._image(owner, draft.image)
             chute_id = ids.chute_id(owner.username, draft.name)
             known = self._store.chutes.get(chute_id)
             fee_rao = 0 if known is not None else self._fee_rao(draft.selector)
             chute = self._chute(owner, draft, image, known)
-            self._charge(owner, chute, fee_rao, accept_fee=accept_fee, key=key)
+            if fee_rao > 0:
+                self._charge(spend, owner, chute, fee_rao, accept_fee=accept_fee, key=key)
             self._store.chutes.save(chute)
         logger.bind(chute=chute.slug, version=chute.version, fee_rao=fee_rao).info("Chute deployed")
         return Deployed(chute, fee_rao, known is None)
@@ -198,10 +203,15 @@ class Chutes:
         raise Conflict("slug_taken", "no free slug for this chute", hint="choose another name")
 
     def _charge(
-        self, owner: Account, chute: Chute, fee_rao: int, *, accept_fee: bool, key: ApiKey | None
+        self,
+        spend: Spend,
+        owner: Account,
+        chute: Chute,
+        fee_rao: int,
+        *,
+        accept_fee: bool,
+        key: ApiKey | None,
     ) -> None:
-        if fee_rao <= 0:
-            return
         if not accept_fee:
             raise PaymentRequired(
                 "fee_not_accepted",
@@ -210,15 +220,16 @@ class Chutes:
                 fee_rao=fee_rao,
             )
         if key is not None:
-            self._spend(key, fee_rao)
-        account = user_credit(owner.user_id)
-        if self._store.ledger.balance(account) < fee_rao:
+            self._spend(spend, key, fee_rao)
+        account, ledger = user_credit(owner.user_id), self._store.ledger
+        held_rao = spend.hold(owner.user_id, fee_rao)
+        if ledger.balance(account) - held_rao < fee_rao:
             raise PaymentRequired(
                 "insufficient_balance",
                 f"the deploy fee is {format_tao(fee_rao)} TAO",
-                hint=f"pay to {owner.payment_address}",
+                hint=f"pay to {owner.payment_address}, or let running calls end",
             )
-        self._store.ledger.apply(
+        ledger.apply(
             Entry(
                 key=f"deploy:{chute.chute_id}:{ids.new_id()}",
                 kind="deploy_fee",
@@ -226,15 +237,17 @@ class Chutes:
                 postings=(Posting(account, -fee_rao), Posting(REVENUE, fee_rao)),
             )
         )
+        spend.written(ledger.last_entry_id())
 
-    def _spend(self, key: ApiKey, fee_rao: int) -> None:
+    def _spend(self, spend: Spend, key: ApiKey, fee_rao: int) -> None:
+        held_rao = spend.hold(key_purse(key.key_id), fee_rao)
         now = self._store.keys.get(key.key_id) or key  # calls may have spent since it came in
         left_rao = now.left_rao()
-        if left_rao is not None and left_rao < fee_rao:
+        if left_rao is not None and left_rao - held_rao < fee_rao:
             raise PaymentRequired(
                 "key_budget_spent",
                 f"the deploy fee is {format_tao(fee_rao)} TAO, this key's budget leaves "
-                f"{format_tao(left_rao)} TAO",
+                f"{format_tao(max(0, left_rao - held_rao))} TAO",
             )
         self._store.keys.spend(key.key_id, fee_rao)
 

@@ -58,7 +58,10 @@ class InstanceView:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The whole picture. Keys are found by the SHA-256 (hex) of the presented secret part."""
+    """The whole picture. Keys are found by the SHA-256 (hex) of the presented secret part.
+
+    ``ledger_entry`` is the id of the ledger's newest entry that the balances show.
+    """
 
     keys: Mapping[str, ApiKey] = field(default_factory=dict)
     payers: Mapping[str, PayerView] = field(default_factory=dict)
@@ -67,3 +70,4 @@ class Snapshot:
     models: Mapping[str, str] = field(default_factory=dict)
     instances: Mapping[str, tuple[InstanceView, ...]] = field(default_factory=dict)
     drained: Mapping[str, int] = field(default_factory=dict)
+    ledger_entry: int = 0

@@ -16,7 +16,7 @@ from chutes_core.validator.gateway.buckets import Buckets
 from chutes_core.validator.gateway.demand import Demand
 from chutes_core.validator.gateway.forward import Forwarder
 from chutes_core.validator.gateway.front import Front
-from chutes_core.validator.gateway.holds import Holds
+from chutes_core.validator.gateway.holds import Holds, Spending
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.metering import Metering
@@ -95,14 +95,14 @@ class Gateway:
         )
         self._replay()
 
-    def held_rao(self, user_id: str) -> int:
-        """Return what a user's running and not yet settled calls hold; from any thread."""
-        return self._holds.taken_rao(user_id)
+    def spending(self) -> Spending:
+        """Return what holds credit while a write outside of a call takes it; in any thread."""
+        return self._holds.spending()
 
     def swap(self, snapshot: Snapshot) -> None:
         """Decide by this snapshot from now on; calls that run go on with theirs."""
         self._snapshot = snapshot
-        self._holds.drained(snapshot.drained.get(self._journal.worker, 0))
+        self._holds.drained(snapshot.drained.get(self._journal.worker, 0), snapshot.ledger_entry)
         self._router.swap(snapshot.instances)
         self._pool.swap([v.launch_id for views in snapshot.instances.values() for v in views])
         self.demand.keep(snapshot.chutes.keys())

@@ -1,13 +1,19 @@
 """Money set aside in memory while calls run, so that a balance is never spent twice.
 
 Path: admission opens a hold before dispatch; metering settles it with the charge and the sequence
-of its journal record. Invariant: for every account, spendable (of the snapshot) minus open holds
-minus charges settled but not yet in the snapshot never goes below zero by admitting a call; and so
-for the budget of every key that has one.
+of its journal record. Whatever takes credit outside of a call (domain/spending) holds it here too.
+Invariant: for every account, the ledger's balance minus open holds, charges not yet in the ledger
+and spendings not yet written never goes below zero by admitting a call or by a spending; and so for
+the budget of every key that has one. Calls run on one event loop, spendings in any thread: each
+look at the sums and the change that follows from it happen under one lock.
 """
 
+import threading
 from collections import deque
 from collections.abc import Iterable
+from types import TracebackType
+
+from typing_extensions import Self
 
 from chutes_core.base.errors import PaymentRequired
 from chutes_core.base.units import format_tao
@@ -15,6 +21,7 @@ from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.domain.snapshot import PayerView
+from chutes_core.validator.domain.spending import key_purse
 
 
 class Hold:
@@ -43,6 +50,39 @@ class Hold:
             self._holds._close(self._names, self.rao)
 
 
+class Spending:
+    """Money that one write outside of a call takes: held until a snapshot shows its entry."""
+
+    def __init__(self, holds: "Holds") -> None:
+        self._holds = holds
+        self._held: list[tuple[str, int]] = []
+        self._entry_id: int | None = None
+
+    def __enter__(self) -> Self:
+        """Begin."""
+        return self
+
+    def hold(self, purse: str, rao: int) -> int:
+        """Set money aside, and return what others hold of the same purse at this moment."""
+        taken_rao = self._holds._add_spending(purse, rao)
+        self._held.append((purse, rao))
+        return taken_rao
+
+    def written(self, entry_id: int) -> None:
+        """Name the entry that takes the money."""
+        self._entry_id = entry_id
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Wait for the snapshot that shows the entry; without one the money is free at once."""
+        entry_id = self._entry_id if kind is None else None
+        self._holds._end_spending(self._held, entry_id)
+
+
 class Holds:
     """All open holds and undrained charges of this gateway."""
 
@@ -50,6 +90,9 @@ class Holds:
         self._held: dict[str, int] = {}
         self._settled: dict[str, int] = {}
         self._undrained: deque[tuple[int, tuple[str, ...], int]] = deque()
+        self._unshown: list[tuple[int, list[tuple[str, int]]]] = []
+        self._shown_entry = 0
+        self._lock = threading.Lock()
 
     def open(self, payer: PayerView, rate: Rate, key: ApiKey | None = None) -> Hold:
         """Set one call's money aside.
@@ -58,30 +101,30 @@ class Holds:
             PaymentRequired: ``insufficient_balance``, or ``key_budget_spent``.
         """
         rao = 0 if payer.free else rate.hold_rao
-        free_rao = payer.spendable_rao - self.taken_rao(payer.user_id)
-        if rao > max(free_rao, 0):
-            raise PaymentRequired(
-                "insufficient_balance",
-                f"a call needs {format_tao(rao)} TAO set aside, "
-                f"{format_tao(max(free_rao, 0))} TAO are free",
-                hint="pay in to your payment address (chutes account), or let running calls end",
-                needed_rao=rao,
-            )
         names: tuple[str, ...] = (payer.user_id,)
-        if key is not None and (left_rao := key.left_rao()) is not None:
+        left_rao = None if key is None else key.left_rao()
+        if key is not None and left_rao is not None:
             names = (payer.user_id, key_purse(key.key_id))
-            self._check_budget(names[1], rao, left_rao)
-        for name in names:
-            self._held[name] = self._held.get(name, 0) + rao
+        with self._lock:
+            _check_balance(rao, payer.spendable_rao - self._taken(payer.user_id))
+            if left_rao is not None:
+                _check_budget(rao, left_rao - self._taken(names[1]))
+            for name in names:
+                self._held[name] = self._held.get(name, 0) + rao
         return Hold(self, names, rao)
 
+    def spending(self) -> Spending:
+        """Return a new spending, to be used as a context manager in any thread."""
+        return Spending(self)
+
     def taken_rao(self, name: str) -> int:
-        """Return what is held and what is charged but not yet in the snapshot's balance.
+        """Return what is held, and what is charged or spent but not yet in the snapshot's balance.
 
         Args:
             name: a user id, or `key_purse` of a key.
         """
-        return self._held.get(name, 0) + self._settled.get(name, 0)
+        with self._lock:
+            return self._taken(name)
 
     def replay(self, invocations: Iterable[Invocation]) -> None:
         """Count the journal's records that a former process left undrained."""
@@ -91,37 +134,75 @@ class Holds:
                 names = (one.user_id, key_purse(one.key_id))
                 self._add_settled(names, one.sequence, rate.charge_rao(one.usage_us))
 
-    def drained(self, sequence: int) -> None:
-        """Forget charges up to ``sequence``: the snapshot's balances have them taken off."""
-        while self._undrained and self._undrained[0][0] <= sequence:
-            _, names, rao = self._undrained.popleft()
-            for name in names:
-                _subtract(self._settled, name, rao)
+    def drained(self, sequence: int, entry_id: int = 0) -> None:
+        """Forget what a new snapshot's balances have taken off.
 
-    def _check_budget(self, name: str, rao: int, left_rao: int) -> None:
-        free_rao = max(0, left_rao - self.taken_rao(name))
-        if rao > free_rao:
-            raise PaymentRequired(
-                "key_budget_spent",
-                f"a call needs {format_tao(rao)} TAO set aside, "
-                f"this key's budget leaves {format_tao(free_rao)} TAO",
-                needed_rao=rao,
-            )
+        Args:
+            sequence: of the newest charge that is in them.
+            entry_id: of the newest entry of the ledger that is in them.
+        """
+        with self._lock:
+            while self._undrained and self._undrained[0][0] <= sequence:
+                _, names, rao = self._undrained.popleft()
+                for name in names:
+                    _subtract(self._settled, name, rao)
+            self._shown_entry = max(self._shown_entry, entry_id)
+            waiting, self._unshown = self._unshown, []
+            for entry, held in waiting:
+                self._free_or_wait(held, entry)
+
+    def _taken(self, name: str) -> int:
+        return self._held.get(name, 0) + self._settled.get(name, 0)
 
     def _add_settled(self, names: tuple[str, ...], sequence: int, rao: int) -> None:
         if rao:
-            for name in names:
-                self._settled[name] = self._settled.get(name, 0) + rao
-            self._undrained.append((sequence, names, rao))
+            with self._lock:
+                for name in names:
+                    self._settled[name] = self._settled.get(name, 0) + rao
+                self._undrained.append((sequence, names, rao))
 
     def _close(self, names: tuple[str, ...], rao: int) -> None:
-        for name in names:
+        with self._lock:
+            for name in names:
+                _subtract(self._held, name, rao)
+
+    def _add_spending(self, purse: str, rao: int) -> int:
+        with self._lock:
+            taken_rao = self._taken(purse)
+            self._held[purse] = self._held.get(purse, 0) + rao
+            return taken_rao
+
+    def _end_spending(self, held: list[tuple[str, int]], entry_id: int | None) -> None:
+        with self._lock:
+            self._free_or_wait(held, self._shown_entry if entry_id is None else entry_id)
+
+    def _free_or_wait(self, held: list[tuple[str, int]], entry_id: int) -> None:
+        if entry_id > self._shown_entry:
+            self._unshown.append((entry_id, held))
+            return
+        for name, rao in held:
             _subtract(self._held, name, rao)
 
 
-def key_purse(key_id: str) -> str:
-    """Name the purse of a key that has a budget."""
-    return f"key:{key_id}"
+def _check_balance(rao: int, free_rao: int) -> None:
+    if rao > max(free_rao, 0):
+        raise PaymentRequired(
+            "insufficient_balance",
+            f"a call needs {format_tao(rao)} TAO set aside, "
+            f"{format_tao(max(free_rao, 0))} TAO are free",
+            hint="pay in to your payment address (chutes account), or let running calls end",
+            needed_rao=rao,
+        )
+
+
+def _check_budget(rao: int, free_rao: int) -> None:
+    if rao > max(free_rao, 0):
+        raise PaymentRequired(
+            "key_budget_spent",
+            f"a call needs {format_tao(rao)} TAO set aside, "
+            f"this key's budget leaves {format_tao(max(free_rao, 0))} TAO",
+            needed_rao=rao,
+        )
 
 
 def _subtract(sums: dict[str, int], name: str, rao: int) -> None:

@@ -1,7 +1,8 @@
 """Builds the gateway's picture from the store: keys, payers, chutes, active instances.
 
-Path: any change -> here -> Gateway.swap. Runs in a thread. Invariant: balances and `drained` are
-read in one transaction, so no invocation is ever counted twice or not at all against a payer.
+Path: any change -> here -> Gateway.swap. Runs in a thread. Invariant: balances, `drained` and
+`ledger_entry` are read in one transaction, so nothing is ever counted twice or not at all against a
+payer.
 """
 
 from collections import defaultdict
@@ -30,7 +31,7 @@ def build(
         keys = store.keys.all_live()
         chutes = store.chutes.all_live()
         launches = store.launches.open()
-        drained = store.invocations.drained()
+        drained, ledger_entry = store.invocations.drained(), store.ledger.last_entry_id()
         payers = {account.user_id: _payer(store, account) for account in accounts}
         active = [
             launch
@@ -50,6 +51,7 @@ def build(
         models=_models(chutes),
         instances=instances,
         drained=drained,
+        ledger_entry=ledger_entry,
     )
 
 

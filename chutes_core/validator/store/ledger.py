@@ -58,6 +58,10 @@ class LedgerRows:
         postings = tuple(Posting(row["account"], row["rao"]) for row in rows)
         return Entry(head["key"], head["kind"], head["at_s"], postings)
 
+    def last_entry_id(self) -> int:
+        """Return the id of the newest entry; 0 before the first."""
+        return self._db.number("SELECT max(entry_id) FROM entries")
+
     def balance(self, account: str) -> int:
         """Return the balance of one ledger account; 0 where nothing was posted."""
         return self._db.number("SELECT rao FROM balances WHERE account=?", (account,))

@@ -24,7 +24,7 @@ def build_services(shared: Shared, traffic: Traffic) -> Services:
         store=store,
         accounts=Accounts(store, clock, _Addresses(shared.settings)),
         images=_images(shared),
-        chutes=_chutes(shared),
+        chutes=_chutes(shared, traffic),
         ledger=Ledger(store),
         rates=shared.rates,
         clock=clock,
@@ -48,13 +48,14 @@ class _Addresses:
         return derive(self.settings.deposit_treasury, number)
 
 
-def _chutes(shared: Shared) -> Chutes:
+def _chutes(shared: Shared, traffic: Traffic) -> Chutes:
     settings = shared.settings
     return Chutes(
         shared.store,
         shared.clock,
         fee_rao=shared.rates.deploy_fee_rao if settings.deploy_fee else no_fee,
         require_developer=settings.require_developer_deposit,
+        spending=traffic.gateway.spending,
     )
 
 

@@ -12,7 +12,7 @@ from chutes_core.chain.addresses import derive
 from chutes_core.chain.client import ChainClient
 from chutes_core.validator.accounts.linking import Linking
 from chutes_core.validator.billing.deposits import Deposits
-from chutes_core.validator.billing.gifts import Gifts, HeldRao
+from chutes_core.validator.billing.gifts import Gifts
 from chutes_core.validator.billing.payments import Payments
 from chutes_core.validator.billing.refunds import Refunds
 from chutes_core.validator.billing.roles import DepositTerms, settle_notice
@@ -20,6 +20,7 @@ from chutes_core.validator.network import Network
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.signer.desk import Desk
 from chutes_core.validator.wiring.ground import Shared
+from chutes_core.validator.wiring.traffic import Traffic
 
 
 @dataclass(frozen=True)
@@ -52,8 +53,8 @@ class _ChainRoles:
         return self._chain.owner_of(hotkey_ss58)
 
 
-def build_treasury(shared: Shared, held_rao: HeldRao) -> Treasury:
-    """Construct the parts; ``held_rao`` says what an account's calls in flight may still cost."""
+def build_treasury(shared: Shared, traffic: Traffic) -> Treasury:
+    """Construct the parts; the gateway holds what is spent against an account's running calls."""
     settings, store, clock = shared.settings, shared.store, shared.clock
     terms = _terms(settings)
     deposits = Deposits(store, clock, terms)
@@ -63,7 +64,7 @@ def build_treasury(shared: Shared, held_rao: HeldRao) -> Treasury:
         deposits=deposits,
         refunds=refunds,
         linking=_linking(shared, terms),
-        gifts=Gifts(store, clock, held_rao),
+        gifts=Gifts(store, clock, traffic.gateway.spending),
         desk=_desk(settings, refunds),
     )
 

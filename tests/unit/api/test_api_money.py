@@ -13,7 +13,9 @@ from chutes_core.validator.billing.gifts import Gifts
 from chutes_core.validator.billing.payments import Payments
 from chutes_core.validator.billing.refunds import Refunds
 from chutes_core.validator.billing.roles import DepositTerms
-from chutes_core.validator.domain.money import REVENUE, Entry, Posting, user_credit
+from chutes_core.validator.domain.money import REVENUE, Entry, Posting, Rate, user_credit
+from chutes_core.validator.domain.snapshot import PayerView
+from chutes_core.validator.gateway.holds import Holds
 
 RAO = 10**9
 
@@ -34,7 +36,7 @@ async def money(api):
     """The same application with the routes of money, and a hold of a running call."""
     services = api.services
     terms = DepositTerms(required_rao=RAO, enforced=True, lock_s=0)
-    api.held = 0
+    api.holds = Holds()
     app = FastAPI()
     install_errors(app)
     app.include_router(
@@ -49,7 +51,7 @@ async def money(api):
                 validator_ss58="v",
                 roles_changed=lambda user, roles: None,
             ),
-            gifts=Gifts(services.store, services.clock, lambda user: api.held),
+            gifts=Gifts(services.store, services.clock, api.holds.spending),
         )
     )
     app.include_router(build_users(services))
@@ -92,7 +94,8 @@ async def test_credit_can_be_given_but_not_what_running_calls_hold(money, alice,
     me = (await money.register(alice, "alice")).json()
     you = (await money.register(bob, "bob")).json()
     grant(money, me["user_id"], 2 * RAO)
-    money.held = RAO
+    payer = PayerView(me["user_id"], "", 2 * RAO)
+    money.holds.open(payer, Rate("r", 1, RAO))
     body = {"user_id": you["user_id"], "amount": "1.5"}
     answer = await money.signed(alice, "POST", "/users/balance_transfer", body=body)
     assert answer.status_code == 402

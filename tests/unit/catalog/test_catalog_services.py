@@ -108,6 +108,46 @@ def test_deploy_fee_is_shown_accepted_and_paid_once(store, alice, images):
     assert store.ledger.balance(REVENUE) == 70
 
 
+class Running:
+    """A gateway whose running calls hold part of every purse."""
+
+    def __init__(self, rao):
+        self.rao = rao
+        self.held = []
+
+    def __call__(self):
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        self.ended_well = kind is None
+
+    def hold(self, purse, rao):
+        self.held.append((purse, rao))
+        return self.rao
+
+    def written(self, entry_id):
+        self.entry_id = entry_id
+
+
+def test_a_fee_leaves_what_running_calls_hold(store, alice, images):
+    """What calls hold pays no fee; a fee is held from before it is taken until it is shown."""
+    images.build(images.create(alice, draft()).image_id)
+    postings = (Posting(CHAIN_PAYMENTS, -100), Posting("user:a:credit", 100))
+    store.ledger.apply(Entry("t", "payment", 1, postings))
+    running = Running(31)
+    chutes = Chutes(store, ManualClock(), fee_rao=lambda selector: 70, spending=running)
+    with pytest.raises(ChutesError, match="insufficient_balance"):
+        chutes.deploy(alice, CHUTE, accept_fee=True)
+    assert not running.ended_well
+    running.rao = 30
+    assert chutes.deploy(alice, CHUTE, accept_fee=True).fee_rao == 70
+    assert running.held == [("a", 70)] * 2
+    assert (running.ended_well, running.entry_id) == (True, store.ledger.last_entry_id())
+
+
 def test_failed_deployment_charges_nothing(store, alice, images, monkeypatch):
     """Fee and chute are one transaction."""
     images.build(images.create(alice, draft()).image_id)
