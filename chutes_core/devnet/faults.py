@@ -11,6 +11,21 @@ from dataclasses import dataclass, field
 from chutes_core.base.errors import Invalid
 from chutes_core.devnet.extrinsics import Extrinsic, TransactionRefused
 
+LASTING = frozenset({"stall_blocks", "stall_finality", "refuse_connections"})
+RULES = frozenset(
+    {
+        *("refuse_extrinsic", "delay_extrinsic", "evict_extrinsic"),
+        *("fail_extrinsic", "expire_era", "take_nonce"),
+    }
+)
+FAULT_KINDS = frozenset(
+    {
+        *(LASTING | RULES),
+        *("drop_connections", "lose_answer", "prune_state", "spec_version", "retract_blocks"),
+    }
+)
+"""Everything that can be made to go wrong; tests that must survive all of it walk this."""
+
 
 @dataclass
 class Selector:
@@ -132,20 +147,11 @@ class Faults:
         Raises:
             Invalid: ``fault_unknown`` for a kind that does not last or does not exist.
         """
-        switches = {
-            "stall_blocks": False,
-            "stall_finality": False,
-            "refuse_connections": False,
-        }
-        rules = {
-            *("refuse_extrinsic", "delay_extrinsic", "evict_extrinsic"),
-            *("take_nonce", "fail_extrinsic", "expire_era"),
-        }
-        known = {*switches, *rules, "prune_state", "lose_answer"}
+        known = {*LASTING, *RULES, "prune_state", "lose_answer"}
         if kind is not None and kind not in known:
             raise Invalid("fault_unknown", f"{kind} is no fault that lasts: {sorted(known)}")
         chosen = known if kind is None else {kind}
-        for name in chosen & set(switches):
+        for name in chosen & LASTING:
             setattr(self, name, False)
         if "prune_state" in chosen:
             self.kept_state_blocks = None
@@ -160,6 +166,6 @@ class Faults:
         names = {rule.kind for rule in self.submit_rules}
         names |= {"lose_answer"} if self.losses else set()
         names |= {"prune_state"} if self.kept_state_blocks is not None else set()
-        for name in ("stall_blocks", "stall_finality", "refuse_connections"):
+        for name in LASTING:
             names |= {name} if getattr(self, name) else set()
         return sorted(names)

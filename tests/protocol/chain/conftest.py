@@ -2,13 +2,17 @@
 
 import contextlib
 import socket
+import sys
 import threading
+from pathlib import Path
 
 import pytest
 from bittensor_core import Keypair
 
 from chutes_core.chain.client import ChainClient
 from chutes_core.devnet.launch import DevnetProcess
+
+sys.path.insert(0, str(Path(__file__).parent))  # for money_house
 
 BLOCK_SECONDS = 0.1
 

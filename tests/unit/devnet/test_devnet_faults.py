@@ -6,6 +6,7 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Invalid
 from chutes_core.devnet.author import Author
 from chutes_core.devnet.development import Development
+from chutes_core.devnet.faults import FAULT_KINDS
 
 ALICE_CALL = ("System", "remark", {"remark": b"x"})
 
@@ -208,3 +209,8 @@ def test_a_wrong_control_is_refused(dev, method, arguments):
     """Nothing is ignored in silence."""
     with pytest.raises(Invalid):
         getattr(dev, method)(*arguments)
+
+
+def test_the_list_of_faults_is_whole(dev):
+    """Tests that walk every fault walk `FAULT_KINDS`; it has what dev_fault takes, no more."""
+    assert set(dev._faults) == FAULT_KINDS
