@@ -6,7 +6,7 @@ Each role on a server adds its extra: validator, miner, gpu, devnet; `dev` adds 
 
 from setuptools import find_packages, setup
 
-TORCH = "torch==2.13.0"  # the one place where torch is pinned (see min_compute.yml)
+TORCH = "torch==2.11.0"  # as in scripts/prover_bundle/pins.py: what graval was measured with
 
 CHAIN = ["bittensor==11.3.0", "substrate-interface==1.8.1"]
 SERVER = [

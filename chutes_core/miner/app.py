@@ -20,9 +20,10 @@ from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys, load_neuron_keys
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.chain_view import CallerPolicy, Chain, ChainView
-from chutes_core.miner.checks import axon_ip, check_chain
+from chutes_core.miner.checks import axon_ip, check_bundle, check_chain
 from chutes_core.miner.deployer import Deployer
 from chutes_core.miner.discovery import Directory, ServePolicy
+from chutes_core.miner.gpus import read_devices
 from chutes_core.miner.host import DataDir, raise_open_files
 from chutes_core.miner.hosting import Hosting, check_platform, make_hosting
 from chutes_core.miner.inventory import Node, find_gpus, node_id, software_version
@@ -113,12 +114,14 @@ class Miner:
 
     def _describe(self, relay_port: int) -> Node:
         hotkey = self._keys.hotkey_ss58
+        devices = () if self._settings.declared_gpus else read_devices()
+        check_bundle(self._settings.graval_path, devices)
         return Node(
             hotkey_ss58=hotkey,
             node_id=node_id(hotkey),
             runtime=self._settings.runtime,
             relay_port=relay_port,
-            gpus=find_gpus(hotkey, self._settings.declared_gpus),
+            gpus=find_gpus(hotkey, self._settings.declared_gpus, lambda: devices),
             hourly_cost_usd_micros=self._settings.hourly_cost_usd_micros,
             handshake=Handshake(version=software_version()),
         )
@@ -142,7 +145,7 @@ class Miner:
                 runtime=runtime,
                 api=api,
                 images=hosting.images,
-                graval_python=settings.gpu_python,
+                graval_python=settings.prover_python,
             ),
             runtime=runtime,
             relay=self._relay,

@@ -64,7 +64,7 @@ class MinerSettings(RoleSettings):
     min_validator_stake_tao: str = "0"
     lease_blocks: int = Field(default=300, ge=4, le=100_000)
     poll_seconds: float = Field(default=6.0, gt=0, le=600)
-    gpu_python: str = sys.executable
+    gpu_python: str = ""
     hourly_cost_usd_micros: int = Field(default=0, ge=0)
     log_level: str = "INFO"
     json_logs: bool = False
@@ -122,9 +122,21 @@ class MinerSettings(RoleSettings):
             raise Invalid(
                 "bad_graval_home",
                 f"{path} has no bin/python3",
-                hint="a directory with a relocatable Python that has torch and triton",
+                hint="a prover bundle, made by scripts/build_prover_bundle.py",
             )
         return path
+
+    @property
+    def prover_python(self) -> str:
+        """Return what runs the provers outside of containers: as set, the bundle's, or our own.
+
+        Raises:
+            Invalid: ``bad_graval_home``.
+        """
+        if self.gpu_python:
+            return self.gpu_python
+        bundle = self.graval_path
+        return sys.executable if bundle is None else str(bundle / "bin" / "python3")
 
     @property
     def declared_gpus(self) -> tuple[DeclaredGpus, ...]:
