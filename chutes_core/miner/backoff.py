@@ -58,3 +58,12 @@ class BackOff:
         """Return the (validator, chute id) pairs to leave alone now."""
         now_us = self._clock.monotonic_us()
         return frozenset(key for key, entry in self._entries.items() if entry.until_us > now_us)
+
+    def entries(self) -> dict[tuple[str, str], tuple[str, float]]:
+        """Return (validator, chute id) -> the reason and the seconds left, of those that wait."""
+        now_us = self._clock.monotonic_us()
+        return {
+            key: (entry.reason, (entry.until_us - now_us) / 1e6)
+            for key, entry in self._entries.items()
+            if entry.until_us > now_us
+        }

@@ -13,6 +13,7 @@ from typing import Protocol
 from bittensor_core import Keypair
 from loguru import logger
 
+from chutes_core.miner.departures import Promise
 from chutes_core.miner.shares import share_gpus
 from chutes_core.wire.lease import Lease
 
@@ -79,6 +80,26 @@ class LeaseBook:
             if lease.covers(block):
                 holds[lease.gpu_uuid] = lease.validator_hotkey
         return {gpu: v for gpu, v in holds.items() if last[gpu].validator_hotkey == v}
+
+    def last(self, block: int) -> dict[str, str]:
+        """Return GPU uuid -> the validator of its last lease that holds now or later."""
+        return {lease.gpu_uuid: lease.validator_hotkey for lease in self.current(block)}
+
+    def promises(self, block: int) -> dict[str, Promise]:
+        """Return GPU uuid -> the promise that holds now, prolonged by leases that follow it."""
+        found: dict[str, Promise] = {}
+        for lease in self.current(block):  # oldest first
+            known = found.get(lease.gpu_uuid)
+            if known is None:
+                if lease.covers(block):
+                    found[lease.gpu_uuid] = Promise(lease.validator_hotkey, lease.to_block)
+            elif known.then is None and lease.validator_hotkey != known.validator_hotkey:
+                found[lease.gpu_uuid] = Promise(
+                    known.validator_hotkey, known.to_block, lease.validator_hotkey
+                )
+            elif known.then is None and lease.from_block == known.to_block + 1:
+                found[lease.gpu_uuid] = Promise(known.validator_hotkey, lease.to_block)
+        return found
 
     def covering(
         self, gpu_uuids: Sequence[str], validator_hotkey: str, block: int

@@ -16,18 +16,26 @@ from typing import Literal
 from chutes_core.wire.control import AdmissionWanted, WantedChute
 
 NoFitReason = Literal[
-    "no_lease", "gpu_class", "not_enough_gpus", "gpus_busy", "backing_off", "not_admitted"
+    "no_lease",
+    "gpu_class",
+    "not_enough_gpus",
+    "gpus_busy",
+    "backing_off",
+    "not_admitted",
+    "gpu_unhealthy",
+    "miner_outdated",
 ]
 
 
 @dataclass(frozen=True)
 class Slot:
-    """One GPU: its class, to whom it is leased now, and the launch that it serves."""
+    """One GPU: its class, to whom it is leased now, the launch that it serves, and its health."""
 
     gpu_uuid: str
     gpu_class: str
     lessee: str | None
     launch_id: str | None = None
+    well: bool = True
 
 
 @dataclass(frozen=True)
@@ -52,7 +60,9 @@ class World:
 
     ``backing_off`` holds (validator, chute id) pairs that failed lately; ``admissions`` what
     validators say of node attestations, and nothing of those that want none; ``prove_beside``
-    tells whether idle GPUs can prove beside an instance.
+    tells whether idle GPUs can prove beside an instance; ``departing`` maps launches that must
+    leave to the reason (see `departures`); ``outdated`` are validators whose protocol this miner
+    does not speak.
     """
 
     slots: tuple[Slot, ...]
@@ -62,6 +72,8 @@ class World:
     backing_off: frozenset[tuple[str, str]] = frozenset()
     admissions: Mapping[str, AdmissionWanted] = field(default_factory=dict)
     prove_beside: bool = False
+    departing: Mapping[str, str] = field(default_factory=dict)
+    outdated: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -79,10 +91,11 @@ class Launch:
 
 @dataclass(frozen=True)
 class Stop:
-    """Stop this launch's instance."""
+    """Stop this launch's instance; ``drain`` asks its validator to let its calls end first."""
 
     launch_id: str
     reason: str
+    drain: bool = False
 
 
 @dataclass(frozen=True)
@@ -108,11 +121,7 @@ def plan(world: World) -> Plan:
     GPUs of a launch that is being stopped count as busy: they are given anew by a later plan, when
     they are really free.
     """
-    stops = tuple(
-        Stop(launch.launch_id, launch.end_reason)
-        for launch in sorted(world.running, key=lambda r: r.launch_id)
-        if launch.end_reason is not None
-    )
+    stops = _stops(world)
     busy = {gpu for launch in world.running for gpu in (*launch.gpu_uuids, *launch.beside)}
     busy |= {slot.gpu_uuid for slot in world.slots if slot.launch_id is not None}
     launches = _attestations(world, busy)
@@ -131,6 +140,17 @@ def plan(world: World) -> Plan:
     return Plan((*stops, *launches, *placed), tuple(unplaced))
 
 
+def _stops(world: World) -> list[Stop]:
+    """Return what ends: at once where its validator has ended it, drained where it must leave."""
+    stops = []
+    for launch in sorted(world.running, key=lambda r: r.launch_id):
+        if launch.end_reason is not None:
+            stops.append(Stop(launch.launch_id, launch.end_reason))
+        elif launch.launch_id in world.departing:
+            stops.append(Stop(launch.launch_id, world.departing[launch.launch_id], drain=True))
+    return stops
+
+
 def _attestations(world: World, busy: set[str]) -> list[Launch]:
     """Return a node attestation for each validator that misses one; its GPUs become busy."""
     launches = []
@@ -138,10 +158,10 @@ def _attestations(world: World, busy: set[str]) -> list[Launch]:
         free = tuple(
             slot.gpu_uuid
             for slot in sorted(world.slots, key=lambda slot: slot.gpu_uuid)
-            if slot.lessee == validator and slot.gpu_uuid not in busy
+            if slot.lessee == validator and slot.gpu_uuid not in busy and slot.well
         )
         waiting = (validator, wanted.chute_id) in world.backing_off
-        if waiting or set(free) <= set(wanted.admitted):
+        if waiting or validator in world.outdated or set(free) <= set(wanted.admitted):
             continue
         busy.update(free)
         launches.append(Launch(validator, wanted, free))
@@ -153,7 +173,7 @@ def _with_idle(world: World, launch: Launch, busy: set[str]) -> Launch:
     idle = tuple(
         slot.gpu_uuid
         for slot in sorted(world.slots, key=lambda slot: slot.gpu_uuid)
-        if slot.lessee == launch.validator_hotkey and slot.gpu_uuid not in busy
+        if slot.lessee == launch.validator_hotkey and slot.gpu_uuid not in busy and slot.well
     )
     busy.update(idle)
     return Launch(launch.validator_hotkey, launch.chute, launch.gpu_uuids, idle)
@@ -173,6 +193,8 @@ def _fit(
     world: World, validator: str, chute: WantedChute, busy: set[str]
 ) -> tuple[str, ...] | NoFitReason:
     """Return GPUs of one class for one instance, or the first reason that stands against it."""
+    if validator in world.outdated:
+        return "miner_outdated"
     if (validator, chute.chute_id) in world.backing_off:
         return "backing_off"
     leased = [slot for slot in world.slots if slot.lessee == validator]
@@ -184,6 +206,9 @@ def _fit(
         return "gpu_class"
     if not _of_one_class(fitting, chute.gpu_count):
         return "not_enough_gpus"
+    fitting = [slot for slot in fitting if slot.well]
+    if not _of_one_class(fitting, chute.gpu_count):
+        return "gpu_unhealthy"
     free = [slot for slot in fitting if slot.gpu_uuid not in busy]
     admission = world.admissions.get(validator)
     if admission is None:

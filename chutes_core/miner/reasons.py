@@ -13,6 +13,10 @@ MINER_RESTARTED = "miner_restarted"
 MINER_LOST = "miner_lost"
 DEREGISTERED = "deregistered"
 UNKNOWN_LAUNCH = "unknown_launch"
+SHARE_RETURNED = "share_returned"
+LEASE_LAPSED = "lease_lapsed"
+GPU_UNHEALTHY = "gpu_unhealthy"
+OUTDATED = "miner_outdated"
 
 # Ends that say nothing against the chute on this node: it may be started again at once.
 NO_FAULT = frozenset(
@@ -25,7 +29,16 @@ NO_FAULT = frozenset(
         MINER_ENDED,
         MINER_RESTARTED,
         DEREGISTERED,
+        SHARE_RETURNED,
+        LEASE_LAPSED,
+        GPU_UNHEALTHY,
+        OUTDATED,
     }
+)
+
+# Ends at which a validator has told the instance to finish its calls and to exit by itself.
+LEFT_IN_PEACE = frozenset(
+    {"scaled_down", "superseded", "chute_deleted", "not_developer", LEASE_LAPSED, MINER_ENDED}
 )
 
 

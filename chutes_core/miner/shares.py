@@ -9,9 +9,21 @@ Invariant: every GPU gets exactly one validator; a GPU that is pinned keeps its 
 
 import hashlib
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 _HASH_RANGE = 1 << 64
+
+
+@dataclass(frozen=True)
+class Tenant:
+    """One instance: its GPUs, its validator, how long it has run and what its users pay."""
+
+    gpu_uuids: tuple[str, ...]
+    validator_hotkey: str
+    age_s: float
+    rao_per_hour: int = 0
 
 
 def share_gpus(
@@ -38,6 +50,50 @@ def share_gpus(
         shares[gpu] = chosen
         quota[chosen] -= 1
     return shares
+
+
+def to_return(
+    gpus: Sequence[str],
+    stakes: Mapping[str, int],
+    *,
+    leased: Mapping[str, str],
+    tenants: Sequence[Tenant],
+    missing: Mapping[str, int],
+    min_run_s: float,
+) -> frozenset[str]:
+    """Return busy GPUs that were lent and go back: their leases are not prolonged.
+
+    A validator gets back what it wants, at most to its share, from those that hold more than
+    theirs; cheapest and oldest instances first, none that has run for less than ``min_run_s``.
+    GPUs that are idle come back by themselves and are counted first. With fewer GPUs than
+    validators nobody has a share of one, and nothing is returned.
+
+    Args:
+        gpus: uuids of the node's GPUs.
+        stakes: stake of each validator that may be served.
+        leased: GPU uuid -> the validator of its last lease.
+        tenants: the instances.
+        missing: validator -> GPUs that it wants and has not got.
+        min_run_s: the least time that an instance gets.
+    """
+    if len(gpus) < len(stakes):
+        return frozenset()
+    quota = _quotas(len(gpus), stakes) if stakes else {}
+    holds = Counter(leased[gpu] for gpu in gpus if gpu in leased)
+    owed = sum(min(n, max(0, quota.get(v, 0) - holds[v])) for v, n in missing.items())
+    busy = {gpu for tenant in tenants for gpu in tenant.gpu_uuids}
+    owed -= sum(1 for gpu in gpus if gpu not in busy and not missing.get(leased.get(gpu, ""), 0))
+    returned: set[str] = set()
+    for tenant in sorted(tenants, key=lambda t: (t.rao_per_hour, -t.age_s, t.gpu_uuids)):
+        count, validator = len(tenant.gpu_uuids), tenant.validator_hotkey
+        if owed <= 0:
+            break
+        if tenant.age_s < min_run_s or holds[validator] - quota.get(validator, 0) < count:
+            continue
+        returned.update(tenant.gpu_uuids)
+        holds[validator] -= count
+        owed -= count
+    return frozenset(returned)
 
 
 def _quotas(count: int, stakes: Mapping[str, int]) -> dict[str, int]:

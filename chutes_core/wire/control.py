@@ -75,12 +75,13 @@ class AdmissionWanted(Message):
 
 
 class WantedList(Message):
-    """Everything a validator wants now, and at which block it said so."""
+    """Everything a validator wants now, at which block it said so, and which protocol it speaks."""
 
     block: int
     lease_blocks: int = Field(ge=1)
     wanted: tuple[WantedChute, ...]
     admission: AdmissionWanted | None = None
+    handshake: Handshake | None = None
 
 
 class LaunchRequest(Message):
@@ -136,9 +137,9 @@ class LaunchGrant(Message):
 
 
 class LaunchEvent(Message):
-    """What a miner reports of its launch: the instance listens, or has gone."""
+    """What a miner reports of its launch: it listens, wants to leave (draining), or has gone."""
 
-    event: Literal["listening", "gone"]
+    event: Literal["listening", "draining", "gone"]
     instance_public_key: HexKey | None = None
     reason: str = Field(default="", max_length=64)
     detail: str = Field(default="", max_length=4000)

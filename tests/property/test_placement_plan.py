@@ -1,6 +1,7 @@
 """Laws of the placement plan, for every world."""
 
 import uuid
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +42,8 @@ def worlds(draw):
     for n in range(draw(st.integers(0, 7))):
         lessee = draw(st.sampled_from((*VALIDATORS, None)))
         launch = f"launch-{n}" if draw(st.booleans()) and draw(st.booleans()) else None
-        slots.append(Slot(f"gpu-{n}", draw(st.sampled_from(CLASSES)), lessee, launch))
+        well = draw(st.sampled_from((True, True, True, False)))
+        slots.append(Slot(f"gpu-{n}", draw(st.sampled_from(CLASSES)), lessee, launch, well))
         if launch:
             reason = draw(st.sampled_from((None, None, "scaled_down")))
             running.append(Running(launch, lessee or "va", (f"gpu-{n}",), reason))
@@ -52,7 +54,16 @@ def worlds(draw):
     pairs = [(v, c.chute_id) for v, listed in wanted.items() for c in listed]
     backing_off = draw(st.sets(st.sampled_from(pairs))) if pairs else set()
     warm = draw(st.sets(st.sampled_from(IMAGES)))
-    return World(tuple(slots), tuple(running), wanted, frozenset(warm), frozenset(backing_off))
+    leaving = draw(st.sets(st.sampled_from([r.launch_id for r in running]))) if running else ()
+    return World(
+        tuple(slots),
+        tuple(running),
+        wanted,
+        frozenset(warm),
+        frozenset(backing_off),
+        departing=dict.fromkeys(leaving, "share_returned"),
+        outdated=frozenset(draw(st.sets(st.sampled_from(VALIDATORS), max_size=1))),
+    )
 
 
 def launches(planned: Plan):
@@ -81,6 +92,7 @@ def applied(world: World, planned: Plan) -> World:
             s.gpu_class,
             s.lessee,
             started.get(s.gpu_uuid, None if s.launch_id in stopped else s.launch_id),
+            s.well,
         )
         for s in world.slots
     )
@@ -90,6 +102,8 @@ def applied(world: World, planned: Plan) -> World:
         {v: tuple(listed) for v, listed in wanted.items()},
         world.warm_images,
         world.backing_off,
+        departing={i: why for i, why in world.departing.items() if i not in stopped},
+        outdated=world.outdated,
     )
 
 
@@ -113,6 +127,26 @@ def test_launches_meet_lease_class_and_count(world):
         assert len({slot.gpu_class for slot in used}) == 1
         assert not action.chute.gpu_classes or used[0].gpu_class in action.chute.gpu_classes
         assert (action.validator_hotkey, action.chute.chute_id) not in world.backing_off
+
+
+@given(worlds())
+def test_nothing_starts_where_it_would_have_to_leave(world):
+    """No launch takes a GPU that is unwell, or is for a validator whose protocol is not ours."""
+    well = {slot.gpu_uuid for slot in world.slots if slot.well}
+    for action in launches(plan(world)):
+        assert set(action.gpu_uuids) <= well
+        assert action.validator_hotkey not in world.outdated
+
+
+@given(worlds())
+def test_only_what_must_leave_is_stopped(world):
+    """A stop has its validator's reason, or is drained because it must leave; no other is."""
+    runs = {run.launch_id: run for run in world.running}
+    for stop in plan(world).actions:
+        if isinstance(stop, Stop):
+            ended = runs[stop.launch_id].end_reason
+            assert stop.reason == (ended or world.departing[stop.launch_id])
+            assert stop.drain == (ended is None)
 
 
 @given(worlds())
@@ -142,7 +176,7 @@ def test_the_plan_does_not_depend_on_order(world, random):
     random.shuffle(slots)
     random.shuffle(running)
     wanted = {v: tuple(reversed(listed)) for v, listed in reversed(list(world.wanted.items()))}
-    shuffled = World(tuple(slots), tuple(running), wanted, world.warm_images, world.backing_off)
+    shuffled = replace(world, slots=tuple(slots), running=tuple(running), wanted=wanted)
     assert plan(shuffled).actions == plan(world).actions
 
 

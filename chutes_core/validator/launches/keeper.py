@@ -53,6 +53,7 @@ class Keeper:
         self._limits = limits
         self._changed = changed
         self._failed: Counter[str] = Counter()
+        self._leaving: set[str] = set()
 
     async def resume(self) -> int:
         """After a restart: end what was on its way, keep what is active; return how many are.
@@ -68,10 +69,15 @@ class Keeper:
                 await self._lifecycle.end(launch.launch_id, Reason.VALIDATOR_RESTARTED)
         return kept
 
+    def leave(self, launch_id: str) -> None:
+        """Note that a miner asks for an instance's calls to be taken away; a sweep does it."""
+        self._leaving.add(launch_id)
+
     async def sweep(self) -> None:
         """End or drain every launch that may not go on as it is."""
         now_s = self._clock.now_s()
         launches = list(await asyncio.to_thread(self._store.launches.open))
+        self._leaving &= {launch.launch_id for launch in launches}
         loads = loads_of(launches)
         for launch in launches:
             reason = await asyncio.to_thread(self._objection, launch, now_s, loads)
@@ -149,6 +155,8 @@ class Keeper:
             return Reason.NOT_DEVELOPER
         if launch.state is not LaunchState.ACTIVE:
             return None
+        if launch.launch_id in self._leaving:
+            return Reason.MINER_ENDED
         if chute.version != launch.version:
             replaced = loads.get((chute.chute_id, chute.version), Load()).active > 0
             return Reason.SUPERSEDED if replaced else None

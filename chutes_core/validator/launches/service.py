@@ -16,6 +16,7 @@ from loguru import logger
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Conflict, Forbidden, Invalid, NotFound
 from chutes_core.base.ids import new_id
+from chutes_core.base.version import VERSION
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.domain.launches import (
@@ -33,6 +34,7 @@ from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.launches.wanted import Wanted
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import (
+    Handshake,
     ImageRef,
     LaunchEvent,
     LaunchGrant,
@@ -93,6 +95,7 @@ class Launches:
         clock: Clock,
         limits: LaunchLimits,
         on_listening: Callable[[str], None],
+        on_leaving: Callable[[str], None],
         on_gone: Callable[[str], None],
         changed: Changed,
     ) -> None:
@@ -105,6 +108,7 @@ class Launches:
         self._clock = clock
         self._limits = limits
         self._on_listening = on_listening
+        self._on_leaving = on_leaving
         self._on_gone = on_gone
         self._changed = changed
         self._granting = asyncio.Lock()
@@ -117,6 +121,7 @@ class Launches:
             lease_blocks=self._limits.lease_blocks,
             wanted=tuple(listed),
             admission=await asyncio.to_thread(self._admissions.listed, hotkey),
+            handshake=Handshake(version=VERSION),
         )
 
     async def request(self, hotkey: str, request: LaunchRequest) -> LaunchGrant:
@@ -145,6 +150,8 @@ class Launches:
             launch = await asyncio.to_thread(self._end, launch, event)
             self._on_gone(launch_id)
             await self._changed()
+        elif event.event == "draining":
+            self._on_leaving(launch_id)
         elif launch.state is LaunchState.REQUESTED:
             if event.instance_public_key is None:
                 raise Invalid("no_public_key", "a listening instance has a public key")

@@ -55,6 +55,7 @@ def build_launching(shared: Shared, traffic: Traffic) -> Launching:
     plans = _plans(shared, known)
     lifecycle = _lifecycle(shared, traffic, known, attestor, plans, limits)
     lights = _lights(shared, traffic, attestor, plans, lifecycle)
+    keeper = _keeper(shared, traffic, known, lifecycle, limits)
     return Launching(
         leases=known.leases,
         inventories=known.inventories,
@@ -62,9 +63,9 @@ def build_launching(shared: Shared, traffic: Traffic) -> Launching:
         lights=lights,
         rounds=_rounds(shared, lights),
         lifecycle=lifecycle,
-        launches=_launches(shared, traffic, known, lifecycle, limits),
+        launches=_launches(shared, traffic, known, lifecycle, keeper, limits),
         transfers=Transfers(shared.store, shared.vault),
-        keeper=_keeper(shared, traffic, known, lifecycle, limits),
+        keeper=keeper,
     )
 
 
@@ -140,7 +141,12 @@ def _lifecycle(
 
 
 def _launches(
-    shared: Shared, traffic: Traffic, known: _Known, lifecycle: Lifecycle, limits: LaunchLimits
+    shared: Shared,
+    traffic: Traffic,
+    known: _Known,
+    lifecycle: Lifecycle,
+    keeper: Keeper,
+    limits: LaunchLimits,
 ) -> Launches:
     return Launches(
         store=shared.store,
@@ -152,6 +158,7 @@ def _launches(
         clock=shared.clock,
         limits=limits,
         on_listening=lifecycle.begin,
+        on_leaving=keeper.leave,
         on_gone=lifecycle.forget,
         changed=traffic.pictures.refresh,
     )

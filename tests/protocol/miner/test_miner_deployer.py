@@ -112,7 +112,7 @@ async def begin_life(serve_validator, make_validator, tmp_path, keys, make_node,
 async def kill(miner):
     """What is left of a miner after kill -9: its files and its instances."""
     await miner.relay.close()
-    miner.deployer._live.clear()
+    miner.deployer.books.live.clear()
 
 
 def only(items):
@@ -384,3 +384,52 @@ async def test_draining_ends_everything_and_takes_nothing_new(begin_life):
     assert miner.runtime.instances() == ()
     miner.begin(validator.want(3))
     assert miner.deployer.busy() == {}
+
+
+async def test_an_instance_that_serves_is_left_to_finish(begin_life):
+    """Its validator is asked to take the calls away; the instance ends by itself, and is gone."""
+    validator, miner = await begin_life()
+    miner.begin(validator.want())
+    grant = only(await listening(validator))
+    validator.set_state(grant.launch_id, "active")
+    await miner.watch()
+    leaving = asyncio.create_task(miner.deployer.leave(within_s=WAIT_S))
+    await validator.until(lambda: validator.events_of("draining"), WAIT_S)
+    assert validator.events_of("gone") == []
+    assert await miner.call(grant, b"ping") == b"PING"
+    assert await miner.call(grant, b"exit") == b""
+    await leaving
+    assert only(await gone(validator)).reason == "miner_ended"
+    assert miner.runtime.instances() == ()
+
+
+async def test_an_instance_is_not_waited_for_where_nobody_hears(begin_life):
+    """With its validator unknown or down an instance ends at once."""
+    validator, miner = await begin_life()
+    miner.begin(validator.want())
+    grant = only(await listening(validator))
+    validator.set_state(grant.launch_id, "active")
+    await miner.watch()
+    miner.known.clear()
+    await miner.deployer.leave(within_s=WAIT_S)
+    assert miner.runtime.instances() == ()
+
+
+async def test_a_crash_loop_waits_ever_longer_with_its_reason(begin_life):
+    """An instance that was active for a moment and died does not wipe out its failures."""
+    validator, miner = await begin_life()
+    waits = []
+    for count in (1, 2, 3):
+        chute = validator.want()
+        miner.begin(chute)
+        grant = (await listening(validator, count))[-1]
+        validator.set_state(grant.launch_id, "active")
+        await miner.watch()
+        await miner.call(grant, b"exit")
+        while miner.deployer.busy():
+            await miner.watch()
+        ((reason, wait_s),) = miner.backoff.entries().values()
+        assert reason == "exit_7"
+        waits.append(wait_s)
+    assert waits == [10.0, 20.0, 40.0]
+    assert [end.reason for end in miner.deployer.books.ends] == ["exit_7"] * 3

@@ -12,10 +12,11 @@ from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.inventory import stand_ins
 from chutes_core.miner.leases import LeaseBook
-from chutes_core.miner.placement import Running
+from chutes_core.miner.placement import Launch, Running
 from chutes_core.miner.scheduler import Scheduler
 from chutes_core.miner.settings import parse_declared
-from chutes_core.wire.control import LeaseList, WantedChute, WantedList
+from chutes_core.miner.shares import Tenant
+from chutes_core.wire.control import Handshake, LeaseList, WantedChute, WantedList
 from chutes_core.wire.lease import Lease
 
 KEY = Keypair.create_from_uri("//Miner")
@@ -37,12 +38,14 @@ class FakeApi:
     wants: dict = field(default_factory=dict)
     known: dict = field(default_factory=dict)
     down: set = field(default_factory=set)
+    says: dict = field(default_factory=dict)
 
     async def wanted(self, validator):
         if validator.hotkey in self.down:
             raise Unavailable("peer_unreachable", "down")
         listed = self.wants.get(validator.hotkey, ())
-        return WantedList(block=1, lease_blocks=300, wanted=tuple(listed))
+        said = self.says.get(validator.hotkey)
+        return WantedList(block=1, lease_blocks=300, wanted=tuple(listed), handshake=said)
 
     async def leases(self, validator):
         return LeaseList(leases=tuple(self.known.get(validator.hotkey, ())))
@@ -53,6 +56,17 @@ class FakeDeployer:
     begun: list = field(default_factory=list)
     stopped: list = field(default_factory=list)
     runs: tuple = ()
+    ages: dict = field(default_factory=dict)
+
+    @property
+    def books(self):
+        return self
+
+    def tenants(self, now_us):
+        return tuple(
+            Tenant(run.gpu_uuids, run.validator_hotkey, self.ages.get(run.launch_id, 0.0))
+            for run in self.runs
+        )
 
     def busy(self):
         return {gpu: run.validator_hotkey for run in self.runs for gpu in run.gpu_uuids}
@@ -76,7 +90,8 @@ def parts(store):
     api, deployer, view = FakeApi(), FakeDeployer(), SimpleNamespace(block=100)
     known = {v.hotkey: v for v in (VA, VB)}
     directory = SimpleNamespace(validators=(VA, VB), get=known.get)
-    backoff = BackOff(ManualClock())
+    clock = ManualClock()
+    backoff, unwell = BackOff(clock), set()
     scheduler = Scheduler(
         gpus=gpus,
         view=view,
@@ -86,8 +101,12 @@ def parts(store):
         deployer=deployer,
         backoff=backoff,
         api=api,
+        unwell=lambda: frozenset(unwell),
+        clock=clock,
     )
     return SimpleNamespace(
+        clock=clock,
+        unwell=unwell,
         scheduler=scheduler,
         api=api,
         deployer=deployer,
@@ -163,3 +182,110 @@ async def test_without_validators_nothing_is_promised(parts):
     parts.directory.validators = ()
     await parts.scheduler.tick()
     assert leases(parts) == ()
+
+
+async def rounds(parts, *, until, wants=None, blocks=400):
+    """Let blocks pass and do a round in each, until something holds."""
+    for _ in range(blocks):
+        if wants is not None:
+            parts.api.wants = wants
+        await parts.scheduler.tick()
+        if until():
+            return
+        parts.view.block += 1
+    raise AssertionError("it never came to that")
+
+
+def occupy(parts):
+    """Turn what was begun into instances that run."""
+    parts.deployer.runs = (
+        *parts.deployer.runs,
+        *(
+            Running(f"launch-{n}", action.validator_hotkey, action.gpu_uuids)
+            for n, (action, _, _) in enumerate(parts.deployer.begun, len(parts.deployer.runs))
+        ),
+    )
+    parts.deployer.begun.clear()
+
+
+async def test_an_idle_share_is_lent_and_drained_back(parts):
+    """Both GPUs serve who wants; when the other wants too, one goes back after its lease."""
+    two = CHUTE.model_copy(update={"missing": 2})
+    parts.api.wants = {VB.hotkey: [two]}
+    await parts.scheduler.tick()
+    occupy(parts)
+    assert {run.validator_hotkey for run in parts.deployer.runs} == {VB.hotkey}
+    parts.deployer.ages = {run.launch_id: 5000.0 for run in parts.deployer.runs}
+    await rounds(parts, until=lambda: parts.deployer.stopped, wants={VA.hotkey: [CHUTE]})
+    (stop,) = parts.deployer.stopped
+    assert (stop.reason, stop.drain) == ("share_returned", True)
+    parts.deployer.runs = tuple(r for r in parts.deployer.runs if r.launch_id != stop.launch_id)
+    await rounds(parts, until=lambda: parts.deployer.begun, wants={VA.hotkey: [CHUTE]})
+    assert [validator for _, validator, _ in parts.deployer.begun] == [VA]
+    assert len(parts.deployer.stopped) == 1
+
+
+async def test_a_lent_share_keeps_its_minimum_run_time(parts):
+    """An instance that has not had its time is not drained, however long the other waits."""
+    parts.api.wants = {VB.hotkey: [CHUTE.model_copy(update={"missing": 2})]}
+    await parts.scheduler.tick()
+    occupy(parts)
+    parts.deployer.ages = {run.launch_id: 599.0 for run in parts.deployer.runs}
+    parts.api.wants = {VA.hotkey: [CHUTE]}
+    for _ in range(120):
+        await parts.scheduler.tick()
+        parts.view.block += 1
+    assert parts.deployer.stopped == []
+
+
+async def test_cut_off_from_its_validator_an_instance_ends_with_its_lease(parts):
+    """A silent validator's lease is not prolonged, and what runs for it leaves when it lapses."""
+    parts.api.wants = {VA.hotkey: [CHUTE]}
+    await parts.scheduler.tick()
+    occupy(parts)
+    parts.api.wants, parts.api.down = {}, {VA.hotkey}
+    for _ in range(60):  # heard lately: prolonged
+        await parts.scheduler.tick()
+        parts.view.block += 1
+    assert parts.deployer.stopped == []
+    parts.clock.advance(601)
+    (gpu,) = parts.deployer.runs[0].gpu_uuids
+    last = max(lease.to_block for lease in leases(parts) if lease.gpu_uuid == gpu)
+    await rounds(parts, until=lambda: parts.deployer.stopped)
+    assert parts.view.block in range(last - 5, last + 2)
+    assert {stop.reason for stop in parts.deployer.stopped} <= {"lease_lapsed", "share_returned"}
+    after = [one for one in leases(parts) if one.gpu_uuid == gpu and one.from_block > last]
+    assert {lease.validator_hotkey for lease in after} <= {VB.hotkey}
+
+
+async def test_a_newer_protocol_drains_and_takes_nothing_new(parts):
+    """A validator that no longer speaks ours is left in order; another one is served on."""
+    parts.api.wants = {VA.hotkey: [CHUTE], VB.hotkey: [CHUTE]}
+    await parts.scheduler.tick()
+    occupy(parts)
+    parts.api.says = {VA.hotkey: Handshake(protocol_min=99, protocol_max=99, version="9")}
+    planned = await parts.scheduler.tick()
+    assert [(stop.reason, stop.drain) for stop in parts.deployer.stopped] == [
+        ("miner_outdated", True)
+    ]
+    assert parts.scheduler.outdated == {VA.hotkey}
+    assert {(m.validator_hotkey, m.reason) for m in planned.unplaced} >= {
+        (VA.hotkey, "miner_outdated")
+    }
+    parts.api.says = {VA.hotkey: Handshake(version="1")}
+    await parts.scheduler.tick()
+    assert parts.scheduler.outdated == frozenset()
+
+
+async def test_an_unwell_gpu_is_left_and_not_leased_on(parts):
+    """What runs on it is drained, and nothing new comes to it."""
+    parts.api.wants = {VA.hotkey: [CHUTE], VB.hotkey: [CHUTE]}
+    await parts.scheduler.tick()
+    occupy(parts)
+    run = parts.deployer.runs[0]
+    parts.unwell.update(run.gpu_uuids)
+    planned = await parts.scheduler.tick()
+    assert [(stop.launch_id, stop.reason) for stop in parts.deployer.stopped] == [
+        (run.launch_id, "gpu_unhealthy")
+    ]
+    assert not [a for a in planned.actions if isinstance(a, Launch)]
