@@ -8,6 +8,7 @@ import os
 import pytest
 
 from scripts.localnet import ROOT, Localnet
+from tests.e2e.two_and_two import Network
 
 METADATA = ROOT / ".cache" / "metadata.json"
 
@@ -27,23 +28,6 @@ def chain_cache(tmp_path_factory):
     """Keep what the SDK caches inside the test's folder."""
     folder = tmp_path_factory.mktemp("chain-cache")
     os.environ["BITTENSOR_RUNTIME_CACHE_DIR"] = str(folder)
-
-
-class Network:
-    """The shared network and its people."""
-
-    def __init__(self, net: Localnet):
-        self.net = net
-        self.validators = [net.start_validator(1), net.start_validator(2)]
-        for number in (1, 2, 3):
-            net.register_miner(number)
-        self.miners = [net.start_miner(1), net.start_miner(2)]
-
-    def url(self, number):
-        return str(self.validators[number - 1].ready["url"])
-
-    def hotkey(self, number):
-        return str(self.validators[number - 1].ready["hotkey"])
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,10 @@ from bittensor_core import Keypair
 
 from chutes_core.base.units import RAO_PER_TAO
 from scripts.chain_look import transfer
-from scripts.localnet import wait_until
+from scripts.localnet import Localnet, wait_until
 from tests.e2e.people import rich_user
 from tests.e2e.public_client import PublicClient, installed
+from tests.e2e.two_and_two import Network
 
 pytestmark = pytest.mark.timeout(600)  # it installs the client and warms a chute up
 
@@ -101,6 +102,13 @@ parts = [c.choices[0].delta.content for c in client.chat.completions.create(**as
 models = [model.id for model in client.models.list()]
 print(json.dumps([whole, parts, models]))
 """
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A network of its own: on the shared one, other tests' chutes hold the GPUs for minutes."""
+    with Localnet(tmp_path_factory.mktemp("public-network"), block_seconds=0.5, tempo=40) as net:
+        yield Network(net)
 
 
 @pytest.fixture(scope="module")
