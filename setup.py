@@ -41,6 +41,7 @@ DEV = [
     "pytest-timeout>=2.4",
     "pytest-xdist>=3.8",
     "ruff>=0.17",
+    "schemathesis>=4.32",
 ]
 
 setup(
