@@ -7,18 +7,23 @@ Invariant: a route that names a guard runs only for a proven caller; a signature
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
+from typing import Annotated
 
 from anyio.to_thread import run_sync
-from fastapi import Request
+from fastapi import Request, Security
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Unauthenticated
 from chutes_core.base.failures import FailedTries
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.accounts.service import Accounts
+from chutes_core.validator.api.openapi import API_KEY, HOTKEY
 from chutes_core.validator.domain.keytext import presented_key
 from chutes_core.wire.signing import Caller, NonceStore, verify_user
 
+# These say in the API's document how a caller is proven; the proof itself is read below.
+Shown = Annotated[object, Security(API_KEY)]
+Signature = Annotated[object, Security(HOTKEY)]
 USER_ID = "x-chutes-userid"
 _SIGNATURE = "x-chutes-signature"
 
@@ -37,14 +42,16 @@ class Guards:
     def user(self, purpose: str) -> Callable[[Request], Awaitable[Principal]]:
         """Return a dependency that gives the caller; ``purpose`` is what body-less calls sign."""
 
-        async def dependency(request: Request) -> Principal:
+        async def dependency(
+            request: Request, _key: Shown = None, _signature: Signature = None
+        ) -> Principal:
             body = await request.body()
             with self._counted(request):
                 return await run_sync(partial(self._identify, request.headers, body, purpose))
 
         return dependency
 
-    async def signer(self, request: Request) -> str:
+    async def signer(self, request: Request, _signature: Signature = None) -> str:
         """Return the hotkey that signed the request, whether it has an account or not."""
         body = await request.body()
         with self._counted(request):

@@ -8,6 +8,7 @@ from fastapi import APIRouter, FastAPI
 
 from chutes_core.base.version import VERSION
 from chutes_core.validator.api.errors import install_errors
+from chutes_core.validator.api.openapi import document_errors
 from chutes_core.validator.api.router import build_router
 from chutes_core.validator.api.routes import discovery, miner, money, transfers
 from chutes_core.validator.api.services import Services
@@ -36,6 +37,7 @@ def build_control_plane(
     app.include_router(miner.build_router(launching.launches, shared.store))
     app.include_router(transfers.build_router(launching.transfers))
     app.include_router(_discovery(shared, launching))
+    document_errors(app)
     return SignedASGI(
         FreshAfterWrites(app, pictures, except_under=MINER_PREFIX),
         keypair=shared.ground.keys.hotkey,

@@ -16,6 +16,7 @@ from chutes_core.base.errors import Invalid
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import Slots, bounded_route
 from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.openapi import EVENTS, multipart
 from chutes_core.validator.api.pages import AskedPage
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.api.views import image_view
@@ -28,6 +29,11 @@ MAX_UPLOADS = 4
 MAX_FIELD_BYTES = 4 * 1024 * 1024
 KEEP_ALIVE_POLLS = 20
 _ENDED = ("built", "error")
+_TEXTS = ("username", "name", "tag", "readme", "dockerfile", "public", "logo_id", "wait", "image")
+_FORM = multipart(
+    {**dict.fromkeys(_TEXTS, "text"), "build_context": "file"},
+    required=("username", "name", "tag", "dockerfile"),
+)
 
 
 def build_router(services: Services, guards: Guards) -> APIRouter:
@@ -37,7 +43,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     user = Annotated[Principal, Depends(guards.user("images"))]
     images = services.images
 
-    @router.post("/", status_code=202)
+    @router.post("/", status_code=202, openapi_extra=_FORM)
     async def create_image(
         caller: user, request: Request, tasks: BackgroundTasks
     ) -> dict[str, Any]:
@@ -67,7 +73,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         ]
         return asked.of(found, image_view)
 
-    @router.get("/{reference:path}/logs")
+    @router.get("/{reference:path}/logs", response_class=PlainTextResponse, responses=EVENTS)
     async def read_log(
         caller: user, reference: str, offset: Annotated[str, Query(max_length=20)] = ""
     ) -> Response:

@@ -13,6 +13,7 @@ from chutes_core.base.errors import ChutesError, NotFound
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
 from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.openapi import EVENTS
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState
 from chutes_core.validator.launches.logs import fresh, last_lines
@@ -31,7 +32,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     )
     user = Annotated[Principal, Depends(guards.user("logs"))]
 
-    @router.get("/{instance_id}/logs", response_class=StreamingResponse)
+    @router.get("/{instance_id}/logs", response_class=StreamingResponse, responses=EVENTS)
     async def read_logs(
         caller: user,
         instance_id: str,

@@ -17,6 +17,7 @@ from chutes_core.base.errors import Exhausted, Invalid, NotFound
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
 from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.openapi import PART, multipart
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.domain.extras import Logo
 
@@ -25,13 +26,20 @@ MAX_BODY_BYTES = MAX_LOGO_BYTES + 16 * 1024
 MAX_LOGOS = 200
 _SAFE = {"X-Content-Type-Options": "nosniff", "Content-Security-Policy": "default-src 'none'"}
 
+_PICTURE: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "the picture",
+        "content": {f"image/{kind}": {} for kind in ("png", "jpeg", "gif", "webp")},
+    }
+}
+
 
 def build_router(services: Services, guards: Guards) -> APIRouter:
     """Return the routes under /logos."""
     router = APIRouter(prefix="/logos", tags=["logos"], route_class=bounded_route(MAX_BODY_BYTES))
     user = Annotated[Principal, Depends(guards.user("logos"))]
 
-    @router.post("/")
+    @router.post("/", openapi_extra=multipart({"logo": "file"}, required=("logo",)))
     async def upload_logo(caller: user, request: Request) -> dict[str, Any]:
         caller.require("chutes", "write")
         async with request.form(max_files=1, max_fields=4, max_part_size=MAX_BODY_BYTES) as form:
@@ -40,7 +48,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         logo = await run_sync(partial(_keep, services, caller, data))
         return {"logo_id": logo.logo_id, "content_type": logo.content_type}
 
-    @router.get("/{logo_id}", response_class=FileResponse)
+    @router.get("/{logo_id}", response_class=FileResponse, responses=_PICTURE | PART)
     def read_logo(logo_id: str) -> FileResponse:
         logo = services.store.logos.get(logo_id)
         if logo is None:

@@ -6,10 +6,11 @@ Invariant: every handler acts for the hotkey that signed the request, and for no
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Depends, Request, Security
 from fastapi.responses import FileResponse
 
 from chutes_core.base.errors import Forbidden, NotFound
+from chutes_core.validator.api.openapi import NEURON, PART
 from chutes_core.validator.launches.service import Launches
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import (
@@ -22,8 +23,16 @@ from chutes_core.wire.control import (
 )
 from chutes_core.wire.neuron_http import CALLER
 
+Signature = Annotated[object, Security(NEURON)]  # for the document; wire/neuron_http reads it
 
-def caller_hotkey(request: Request) -> str:
+
+class ZipResponse(FileResponse):
+    """A zip file."""
+
+    media_type = "application/zip"
+
+
+def caller_hotkey(request: Request, _signature: Signature = None) -> str:
     """Return the hotkey that the middleware authenticated.
 
     Raises:
@@ -58,10 +67,11 @@ def build_router(launches: Launches, store: Store) -> APIRouter:
     async def report_event(hotkey: Hotkey, launch_id: str, body: LaunchEvent) -> LaunchStatus:
         return await launches.event(hotkey, launch_id, body)
 
-    @router.get("/images/{image_id}/bundle")
+    @router.get("/images/{image_id}/bundle", response_class=ZipResponse, responses=PART)
     async def image_bundle(hotkey: Hotkey, image_id: str) -> FileResponse:
         path, sha256 = await asyncio.to_thread(_bundle, store, hotkey, image_id)
-        return FileResponse(path, media_type="application/zip", headers={"ETag": f'"{sha256}"'})
+        headers = {"ETag": f'"{sha256}"'}
+        return ZipResponse(path, media_type=ZipResponse.media_type, headers=headers)
 
     return router
 

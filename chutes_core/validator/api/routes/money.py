@@ -15,7 +15,7 @@ from chutes_core.base.units import format_tao, parse_tao
 from chutes_core.validator.accounts.linking import Linking
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
-from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.deps import Guards, Signature
 from chutes_core.validator.api.forms import Form, Short
 from chutes_core.validator.api.limits import SlowBuckets
 from chutes_core.validator.api.services import Services
@@ -26,6 +26,7 @@ from chutes_core.validator.billing.refunds import Refunds
 from chutes_core.validator.domain.deposits import Deposit, Refund
 
 MAX_BODY_BYTES = 16 * 1024
+_LINKING: dict[int | str, dict[str, Any]] = {409: {}, 502: {}, 504: {}}  # a read that writes
 PER_ADDRESS = {"burst": 10, "refill_s": 60}
 
 
@@ -118,7 +119,7 @@ def _add_deposits(
 def _add_links(router: APIRouter, guards: Guards, linking: Linking) -> None:
     me = Annotated[Principal, Depends(guards.user("me"))]
 
-    @router.get("/users/link_validator")
+    @router.get("/users/link_validator", responses=_LINKING)
     def link_validator(
         caller: me,
         hotkey: Annotated[str, Query(max_length=64)],
@@ -127,7 +128,7 @@ def _add_links(router: APIRouter, guards: Guards, linking: Linking) -> None:
         link = linking.link(_signed(caller), "validator", hotkey, signature)
         return {"status": "linked", "hotkey": link.hotkey_ss58, "kind": link.kind}
 
-    @router.get("/users/link_subnet_owner")
+    @router.get("/users/link_subnet_owner", responses=_LINKING)
     def link_owner(
         caller: me,
         hotkey: Annotated[str, Query(max_length=64)],
@@ -162,7 +163,7 @@ def _add_coldkeys(router: APIRouter, guards: Guards, services: Services, linking
         linking.prove(account, form.coldkey, form.expiry, form.signature)
         return {"coldkey": form.coldkey, "proven": "signature"}
 
-    async def new_hotkey(request: Request) -> str:
+    async def new_hotkey(request: Request, _signature: Signature = None) -> str:
         buckets.take(request.client.host if request.client else "unknown")
         return await guards.signer(request)
 

@@ -4,16 +4,22 @@ Outside of /miner, whose answers are signed and therefore held in memory whole. 
 stays flat whatever the size; a transfer that was cut goes on with Range where it ended.
 """
 
+from typing import Annotated, Any
+
 from anyio.to_thread import run_sync
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Request, Security
 from starlette.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from chutes_core.base.errors import Unauthenticated
+from chutes_core.validator.api.openapi import LAUNCH, PART
 from chutes_core.validator.launches.transfers import Archive, Transfers
 
 SCHEME = "launch"
 MAX_TOKEN = 200
+_ARCHIVE: dict[int | str, dict[str, Any]] = PART | {
+    200: {"description": "the archive", "content": {"application/x-tar": {}}}
+}
 
 
 class _Counted(FileResponse):
@@ -36,8 +42,10 @@ def build_router(transfers: Transfers) -> APIRouter:
     """Return the route under /launches."""
     router = APIRouter(tags=["miner"])
 
-    @router.get("/launches/{launch_id}/image", response_class=FileResponse)
-    async def image_archive(request: Request, launch_id: str) -> FileResponse:
+    @router.get("/launches/{launch_id}/image", response_class=FileResponse, responses=_ARCHIVE)
+    async def image_archive(
+        request: Request, launch_id: str, _token: Annotated[object, Security(LAUNCH)] = None
+    ) -> FileResponse:
         token = _token_of(request.headers.get("authorization", ""))
         archive = await run_sync(transfers.open, launch_id, token)
         return _Counted(archive, transfers, launch_id)

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Depends, Request
 
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
-from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.deps import Guards, Signature
 from chutes_core.validator.api.forms import RegisterForm
 from chutes_core.validator.api.limits import SlowBuckets
 from chutes_core.validator.api.pages import AskedPage
@@ -26,7 +26,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     hotkeys = SlowBuckets(services.clock, **PER_HOTKEY)
     me = Annotated[Principal, Depends(guards.user("me"))]
 
-    async def admitted(request: Request) -> str:
+    async def admitted(request: Request, _signature: Signature = None) -> str:
         """Count the caller's address before its signature is checked, and its hotkey after."""
         addresses.take(request.client.host if request.client else "unknown")
         hotkey_ss58 = await guards.signer(request)

@@ -15,6 +15,7 @@ from fastapi.responses import StreamingResponse
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
 from chutes_core.validator.api.deps import Guards
+from chutes_core.validator.api.openapi import EVENTS
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
 
@@ -29,7 +30,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     router = APIRouter(prefix="/chutes", tags=["chutes"], route_class=bounded_route(MAX_BODY_BYTES))
     user = Annotated[Principal, Depends(guards.user("chutes"))]
 
-    @router.get("/warmup/{reference:path}", response_model=None)
+    @router.get("/warmup/{reference:path}", response_model=None, responses=EVENTS)
     async def warm_up(
         caller: user, reference: str, *, quick: Annotated[bool, Query()] = False
     ) -> StreamingResponse | dict[str, Any]:
