@@ -17,7 +17,7 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -34,6 +34,7 @@ from chutes_core.base.errors import (
     Unavailable,
 )
 from chutes_core.engine.failures import explained, known_failure
+from chutes_core.engine.stream import message_of, messages
 
 Stream = Literal["stdout", "stderr"]
 OnLine = Callable[[Stream, str], None]
@@ -42,11 +43,13 @@ LAST_LINES = 12
 MAX_LINE = 2000
 WATCH_S = 0.25
 _PERIOD_US = 100_000
-_CHUNK_BYTES = 64 * 1024
-_MAX_MESSAGE_BYTES = 1024 * 1024
 _MAX_PENDING = 64 * 1024
 _ANSI = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 _RED, _PLAIN = "\x1b[91m", "\x1b[0m"  # around standard error, by the classic builder
+_NO_SPACE = (
+    "the disk of the Docker engine is full (its operator: `docker system df`,"
+    " `docker image prune -a`), or the command filled its /dev/shm of 64 MiB"
+)
 _LAYER = re.compile(r"^ ---> ([0-9a-f]{12,64})$")
 
 
@@ -169,8 +172,8 @@ class Build:
         watch.start()
         try:
             if response.status_code != 200:
-                raise _failure(_message_of(response))
-            for message in _messages(response):
+                raise _failure(message_of(response))
+            for message in messages(response):
                 self._take(message)
         except (requests.exceptions.RequestException, urllib3.exceptions.HTTPError, OSError):
             if self._stop is None:
@@ -183,7 +186,7 @@ class Build:
     def _take(self, message: dict[str, Any]) -> None:
         if "error" in message:
             self._write("\n")
-            raise _failure(str(message["error"]))
+            raise _failure(str(message["error"]), self.last_lines)
         if "aux" in message and "ID" in message["aux"]:
             self._built = str(message["aux"]["ID"])
         if "stream" in message:
@@ -270,30 +273,13 @@ class Build:
                 api.remove_image(left)
 
 
-def _failure(words: str) -> ChutesError:
+def _failure(words: str, last_lines: str = "") -> ChutesError:
     known = known_failure(words, "build an image")
     if known is not None and known.code in ("disk_full", "image_pull_failed", "no_such_image"):
         return known
-    return Invalid("build_failed", words.strip()[:600])
-
-
-def _messages(response: requests.Response) -> Iterator[dict[str, Any]]:
-    """Yield the engine's messages; each is one line of JSON."""
-    rest = b""
-    for chunk in response.iter_content(_CHUNK_BYTES):
-        *lines, rest = (rest + chunk).split(b"\n")
-        if len(rest) > _MAX_MESSAGE_BYTES:
-            raise Unavailable("engine_refused", "the engine sent a message without an end")
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
-
-
-def _message_of(response: requests.Response) -> str:
-    try:
-        return str(response.json()["message"])
-    except (ValueError, KeyError, TypeError):
-        return f"the engine answered {response.status_code}"
+    # A command's own end says "code 1" alone, whatever it ran out of.
+    hint = _NO_SPACE if "no space left on device" in last_lines.lower() else ""
+    return Invalid("build_failed", words.strip()[:600], hint=hint)
 
 
 def _cut(response: requests.Response) -> None:

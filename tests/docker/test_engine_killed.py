@@ -1,20 +1,9 @@
-"""kill -9 of dockerd under a running instance: reported, taken back, nothing orphaned.
-
-The engine is the test's own, in a network namespace of its own: a second dockerd beside another
-one would rewrite its firewall chains.
-"""
+"""kill -9 of dockerd under a running instance: reported, taken back, nothing orphaned."""
 
 import asyncio
-import contextlib
 import gc
-import os
 import shutil
-import signal
-import subprocess
-import tempfile
-import time
 import uuid
-from pathlib import Path
 
 import pytest
 from loguru import logger
@@ -26,10 +15,9 @@ from chutes_core.engine.run import PYTHON_LABEL
 from chutes_core.miner.runtime.base import InstanceSpec, PreparedImage
 from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
 from scripts.runtimes import BASE_IMAGE, ensure_base_image
+from tests.docker.engines import OwnEngine, processes
 
 MIB = 1 << 20
-START_TIMEOUT_S = 40
-_LISTENS = "API listen on"  # dockerd, once it answers
 pytestmark = [
     pytest.mark.timeout(240),
     # The SDK forgets a socket whose connection is refused.
@@ -39,73 +27,6 @@ pytestmark = [
     ),
     pytest.mark.skipif(shutil.which("dockerd") is None, reason="no dockerd is installed here"),
 ]
-
-
-class OwnEngine:
-    """A dockerd that may be killed; its network namespace and its data outlive it."""
-
-    def __init__(self, *options):
-        self._options = options
-        self.restores = "--live-restore" in options
-        self.folder = Path(tempfile.mkdtemp(prefix="chutes-killed.", dir="/tmp"))
-        self.host = f"unix://{self.folder}/d.sock"
-        self._space = subprocess.Popen(
-            ["unshare", "--net", "--", "sh", "-c", "ip link set lo up && echo up && exec cat"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert self._space.stdout.readline() == "up\n"
-        self._daemon = None
-
-    def start(self):
-        """Start dockerd and wait until it answers."""
-        words = ["nsenter", "--target", str(self._space.pid), "--net", "dockerd"]
-        places = ["--data-root", "data", "--exec-root", "exec", "--pidfile", "pid"]
-        paths = [str(self.folder / one) if not one.startswith("--") else one for one in places]
-        before = self._log().count(_LISTENS)
-        with (self.folder / "log").open("ab") as log:
-            self._daemon = subprocess.Popen(
-                [*words, *paths, "--host", self.host, *self._options], stdout=log, stderr=log
-            )
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while self._log().count(_LISTENS) == before:
-            assert self._daemon.poll() is None, self._log()[-2000:]
-            assert time.monotonic() < deadline, self._log()[-2000:]
-            time.sleep(0.1)
-        return connect(self.host)
-
-    def kill(self):
-        """SIGKILL to dockerd alone, as a crash: its containers and helpers live on."""
-        self._daemon.kill()
-        self._daemon.wait()
-        # The kernel ends dockerd's containerd with it. Where this host's init leaves the dead
-        # unburied, the next dockerd would take that one for alive.
-        note = self.folder / "exec" / "containerd" / "containerd.pid"
-        deadline = time.monotonic() + 10
-        while not _is_dead(int(note.read_text())):
-            assert time.monotonic() < deadline, "containerd lives on"
-            time.sleep(0.05)
-        note.unlink()
-
-    def remove(self):
-        """End dockerd with all that it started, and remove its folder."""
-        if self._daemon is not None and self._daemon.poll() is None:
-            self._daemon.terminate()
-            self._daemon.wait(60)
-        for pid in _processes(str(self.folder)):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-        self._space.communicate()
-        mounts = [line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()]
-        for mounted in sorted(mounts, reverse=True):
-            if mounted.startswith(f"{self.folder}/"):
-                subprocess.run(["umount", "-l", mounted], check=False)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-    def _log(self):
-        path = self.folder / "log"
-        return path.read_text() if path.exists() else ""
 
 
 class StandingWalls:
@@ -118,37 +39,14 @@ class StandingWalls:
         """Do nothing."""
 
 
-def _is_dead(pid):
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
-
-
-def _processes(text):
-    """Pids of processes that were started with a text among their arguments."""
-    found = []
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and int(folder.name) != os.getpid():
-            try:
-                words = (folder / "cmdline").read_bytes()
-            except OSError:
-                continue
-            if text.encode() in words:
-                found.append(int(folder.name))
-    return found
-
-
 @pytest.fixture(params=[(), ("--live-restore",)], ids=["plain", "live restore"])
 def engine(request):
     """An engine of the test's own with the base image in it."""
     ensure_base_image()
     engine = OwnEngine(*request.param)
     try:
-        client, other = engine.start(), connect(None)
-        client.api.load_image(other.api.get_image(BASE_IMAGE))
-        other.close()
-        client.close()
+        engine.start().close()
+        engine.take_base()
         yield engine
     finally:
         engine.remove()
@@ -197,7 +95,7 @@ async def test_a_killed_engine_is_reported_and_nothing_is_orphaned(engine, repor
     await runtime.start(InstanceSpec(launch, image))
     await runtime.refresh()
     assert runtime.ended(launch) is None
-    assert _processes(name)
+    assert processes(name)
 
     engine.kill()
     await runtime.refresh()
@@ -213,10 +111,10 @@ async def test_a_killed_engine_is_reported_and_nothing_is_orphaned(engine, repor
     await runtime.refresh()
     assert "Docker engine answers again" in reported()
     # Without live restore the engine ends what it finds running; with it the instance goes on.
-    assert (runtime.ended(launch) is None) == bool(_processes(name)) == engine.restores
+    assert (runtime.ended(launch) is None) == bool(processes(name)) == engine.restores
     await runtime.stop(launch, 1.0)
     assert client.api.containers(all=True) == []
-    assert _processes(name) == []
+    assert processes(name) == []
 
     again = str(uuid.uuid4())
     await runtime.start(InstanceSpec(again, image))
@@ -241,6 +139,6 @@ async def test_a_stop_waits_for_a_killed_engine(engine):
     await asyncio.to_thread(engine.start)
     await asyncio.wait_for(stopping, 30)
     assert client.api.containers(all=True) == []
-    assert _processes(name) == []
+    assert processes(name) == []
     assert runtime.instances() == ()
     client.close()

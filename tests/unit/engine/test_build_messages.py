@@ -2,7 +2,7 @@
 
 import pytest
 
-from chutes_core.base.errors import Unavailable
+from chutes_core.base.errors import Invalid, Unavailable
 from chutes_core.engine.build import Build, BuildLimits, BuildRequest
 from chutes_core.engine.connect import connect, host_of
 
@@ -43,6 +43,19 @@ def test_output_over_the_limit_ends_the_build():
         build_of([], log_lines=2)._take({"stream": "a\nb\nc\n"})
     with pytest.raises(Exception, match="build_log_too_long"):
         build_of([], log_bytes=10)._take({"stream": "a" * 11})
+
+
+def test_a_command_that_found_no_room_is_told_what_is_full():
+    """The engine names the command's exit code alone; what was printed says why."""
+    build = build_of([])
+    build._take({"stream": "head: error writing: No space left on device\n"})
+    with pytest.raises(Invalid) as failed:
+        build._take({"error": "The command 'head' returned a non-zero code: 1"})
+    assert failed.value.code == "build_failed"
+    assert "disk of the Docker engine is full" in failed.value.hint
+    with pytest.raises(Invalid) as other:
+        build_of([])._take({"error": "The command 'false' returned a non-zero code: 1"})
+    assert "disk" not in other.value.hint
 
 
 def test_what_a_command_prints_is_never_taken_for_the_built_image():
