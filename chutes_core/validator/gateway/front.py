@@ -146,6 +146,14 @@ class Front:
             call.hold.release()
             self.leave()
 
+    async def say(self, error: ChutesError, reply: Reply) -> None:
+        """Answer with an error."""
+
+        async def raising() -> None:
+            raise error
+
+        await self._said(raising(), reply)
+
     async def _said(self, answering: Coroutine[None, None, None], reply: Reply) -> None:
         """Wait for an answer; an error becomes one if nothing was sent before."""
         bound = logger.bind(invocation_id=reply.invocation_id)

@@ -6,6 +6,7 @@ blocks that loop but the journal's single write.
 """
 
 import random
+import ssl
 
 from chutes_core.base.clock import Clock, SystemClock
 from chutes_core.base.failures import FailedTries
@@ -20,9 +21,13 @@ from chutes_core.validator.gateway.holds import Holds, Spending
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.metering import Metering
+from chutes_core.validator.gateway.plane.fast import FastPath, Parts
+from chutes_core.validator.gateway.plane.link import open_link
+from chutes_core.validator.gateway.plane.server import Plane
 from chutes_core.validator.gateway.pool import Pool
 from chutes_core.validator.gateway.queue import ColdQueue
 from chutes_core.validator.gateway.routing import Router
+from chutes_core.wire.http_server import HttpLimits
 
 _REPLAY_BATCH = 10_000
 
@@ -68,6 +73,7 @@ class Gateway:
             connect_timeout_s=limits.connect_timeout_s,
             max_idle_per_instance=limits.max_idle_per_instance,
             idle_s=limits.idle_connection_s,
+            opening=open_link,
         )
         self._metering = Metering(journal=journal, clock=clock)
         forwarder = Forwarder(
@@ -79,12 +85,13 @@ class Gateway:
             limits=limits,
             clock=clock,
         )
+        buckets = Buckets(per_s=limits.key_calls_per_s, burst=limits.key_burst, clock=clock)
         self.front = Front(
             control=control,
             snapshot=lambda: self._snapshot,
             forwarder=forwarder,
             holds=self._holds,
-            buckets=Buckets(per_s=limits.key_calls_per_s, burst=limits.key_burst, clock=clock),
+            buckets=buckets,
             bodies=self._bodies,
             demand=self.demand,
             journal=journal,
@@ -93,7 +100,45 @@ class Gateway:
             max_calls=limits.max_calls,
             clock=clock,
         )
+        self._parts = Parts(
+            front=self.front,
+            forwarder=forwarder,
+            snapshot=lambda: self._snapshot,
+            router=self._router,
+            pool=self._pool,
+            queue=self._queue,
+            holds=self._holds,
+            buckets=buckets,
+            bodies=self._bodies,
+            demand=self.demand,
+            journal=journal,
+            metering=self._metering,
+            limits=limits,
+            clock=clock,
+            domain=domain,
+        )
         self._replay()
+
+    def plane(
+        self,
+        limits: HttpLimits | None = None,
+        *,
+        grace_s: float,
+        proxies: str | None = None,
+        tls: ssl.SSLContext | None = None,
+    ) -> Plane:
+        """Return the server of the data plane: `front` behind it, ordinary calls past it."""
+        own = self._parts.limits
+        return Plane(
+            self.front,
+            FastPath(self._parts),
+            limits,
+            body_timeout_s=own.body_timeout_s,
+            grace_s=grace_s,
+            proxies=proxies,
+            tls=tls,
+            shortest_s=min(own.first_byte_timeout_s, own.idle_timeout_s, own.body_timeout_s),
+        )
 
     def spending(self) -> Spending:
         """Return what holds credit while a write outside of a call takes it; in any thread."""

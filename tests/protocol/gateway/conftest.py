@@ -8,7 +8,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for gateway_stand_in under --import-mode=importlib
 
-from gateway_stand_in import DOMAIN, Handler, House, Instance, World, serving
+from gateway_stand_in import DOMAIN, Handler, House, Instance, World, planed, serving
 
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
@@ -28,8 +28,14 @@ def limits() -> GatewayLimits:
     return LIMITS
 
 
+@pytest.fixture(params=["plane", "reference"])
+def served_by(request: pytest.FixtureRequest) -> str:
+    """Every test is for both fronts: the data plane, and the raw ASGI form on uvicorn."""
+    return str(request.param)
+
+
 @pytest.fixture
-async def house(tmp_path: Path, limits: GatewayLimits) -> AsyncIterator[House]:
+async def house(tmp_path: Path, limits: GatewayLimits, served_by: str) -> AsyncIterator[House]:
     journal = Journal(tmp_path / "journal", "w1")
     gateway = Gateway(
         control=control, journal=journal, limits=limits, domain=DOMAIN, rng=random.Random(1)
@@ -38,7 +44,8 @@ async def house(tmp_path: Path, limits: GatewayLimits) -> AsyncIterator[House]:
     owner_id = world.user()
     chute = world.chute(owner_id)
     key = world.key(owner_id)
-    async with serving(gateway.front) as port:
+    door = planed(gateway) if served_by == "plane" else serving(gateway.front)
+    async with door as port:
         url = f"http://127.0.0.1:{port}"
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
             made = House(world, gateway, journal, client, owner_id, key, chute, port)

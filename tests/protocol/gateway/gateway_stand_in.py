@@ -314,6 +314,20 @@ class House:
 
 
 @asynccontextmanager
+async def planed(gateway: Gateway, **options: object) -> AsyncIterator[int]:
+    """Serve a gateway by its data plane in this loop; yields its port."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = gateway.plane(grace_s=0.0, **options)  # type: ignore[arg-type]
+    task = asyncio.ensure_future(server.serve(sockets=[listener]))
+    try:
+        yield listener.getsockname()[1]
+    finally:
+        server.should_exit = True
+        await task
+        listener.close()
+
+
+@asynccontextmanager
 async def serving(app: object) -> AsyncIterator[int]:
     """Run an ASGI application on uvicorn in this loop; yields its port."""
     listener = socket.create_server(("127.0.0.1", 0))

@@ -10,6 +10,7 @@ import socket
 
 import pytest
 
+from chutes_core.validator.gateway.plane.server import Plane
 from chutes_core.wire.http_server import HttpLimits, new_server
 
 OK = b"HTTP/1.1 200 OK"
@@ -34,11 +35,31 @@ async def app(scope, receive, send):
     await send({"type": "http.response.body", "body": body})
 
 
+class NothingIsACall:
+    """A fast path that takes nothing: what precedes a request is the same for all."""
+
+    def begin(self, connection, request):
+        return False
+
+    def is_call(self, request):
+        return False
+
+
+def new_plane(app, limits, **options):
+    return Plane(app, NothingIsACall(), limits, **options)
+
+
+@pytest.fixture(params=[new_server, new_plane], ids=["uvicorn", "plane"], autouse=True)
+def making(request, monkeypatch):
+    """Every test is for both servers: the neurons' on uvicorn, and the gateway's data plane."""
+    monkeypatch.setitem(globals(), "make_server", request.param)
+
+
 @contextlib.asynccontextmanager
 async def served(limits=None, **options):
     """Serve `app` and yield its port."""
     door = socket.create_server(("127.0.0.1", 0))
-    server = new_server(app, limits, grace_s=1, **options)
+    server = make_server(app, limits, grace_s=1, **options)  # noqa: F821 - set by `making`
     task = asyncio.create_task(server.serve(sockets=[door]))
     while not server.started:  # noqa: ASYNC110 - uvicorn sets a flag, no event
         await asyncio.sleep(0.001)

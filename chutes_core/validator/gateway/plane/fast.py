@@ -1,0 +1,476 @@
+"""An ordinary call, from its last byte in to its last byte out, without a task or a future.
+
+Path: http -> fast -> link -> relay, and back -> metering. It serves a call that is whole, admitted,
+and finds an instance with a free slot and an idle connection; whatever else happens is handed to
+the reference (front, forward), before dispatch by doing nothing, after it by `Front.resume`.
+Invariants: those of forward.py (nothing is tried again after a byte of the answer; the record is
+in the journal before the last byte leaves; slot, connection, hold and room are given back in every
+case, by `_end` alone), and the caller gets the reference's bytes.
+"""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from loguru import logger
+from pydantic import ValidationError
+
+from chutes_core.base.clock import Clock
+from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut
+from chutes_core.base.ids import new_id
+from chutes_core.validator.domain.invocations import Outcome
+from chutes_core.validator.domain.snapshot import Snapshot
+from chutes_core.validator.domain.statuses import status_of
+from chutes_core.validator.gateway.asgi import Receive, Scope, Send
+from chutes_core.validator.gateway.body import Bodies, check_arguments, model_of
+from chutes_core.validator.gateway.buckets import Buckets
+from chutes_core.validator.gateway.call import Call
+from chutes_core.validator.gateway.demand import Demand
+from chutes_core.validator.gateway.forward import CALLER_LEFT, Forwarder
+from chutes_core.validator.gateway.front import Front
+from chutes_core.validator.gateway.holds import Holds
+from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.gateway.metering import Metering
+from chutes_core.validator.gateway.plane.answers import Answer, Answers, BadAnswer
+from chutes_core.validator.gateway.plane.heads import CHUNKED, CLOSE, LAST_CHUNK, chunk, has_body
+from chutes_core.validator.gateway.plane.link import Link
+from chutes_core.validator.gateway.plane.plan import Plan
+from chutes_core.validator.gateway.plane.request import SMALL_BYTES, Request
+from chutes_core.validator.gateway.pool import Borrowed, Pool
+from chutes_core.validator.gateway.queue import ColdQueue
+from chutes_core.validator.gateway.reply import Reply
+from chutes_core.validator.gateway.routing import Route, Router
+from chutes_core.wire.call import HEADER_INVOCATION
+from chutes_core.wire.frames import FrameKind
+from chutes_core.wire.launch import FrameError
+
+if TYPE_CHECKING:
+    from chutes_core.validator.gateway.plane.http import Connection
+
+SHORT_PAID_S = 10.0  # a call that is paid for so briefly is ended to the millisecond
+_INVOCATION = HEADER_INVOCATION.encode() + b": "
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The gateway's parts that both fronts share."""
+
+    front: Front
+    forwarder: Forwarder
+    snapshot: Callable[[], Snapshot]
+    router: Router
+    pool: Pool
+    queue: ColdQueue
+    holds: Holds
+    buckets: Buckets
+    bodies: Bodies
+    demand: Demand
+    journal: Journal
+    metering: Metering
+    limits: GatewayLimits
+    clock: Clock
+    domain: str | None
+
+
+class FastPath:
+    """Begins fast calls."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.parts = parts
+        self.answers = Answers()
+
+    def is_call(self, request: Request) -> bool:
+        """Tell whether a request is an invocation, whoever serves it."""
+        return self._plan(request).target is not None
+
+    def begin(self, connection: "Connection", request: Request) -> bool:
+        """Take a request if it is an ordinary call; False leaves everything as it was."""
+        plan = self._plan(request)
+        if not plan.served:
+            return False
+        if not request.complete or request.size > SMALL_BYTES:
+            return False
+        try:
+            prepared = self._prepare(plan, request)
+        except ChutesError:
+            return False  # the reference says it
+        if prepared is None:
+            return False
+        call, route, borrowed = prepared
+        request.chunks = []
+        FastCall(self, connection, request, call, route, borrowed).begin()
+        return True
+
+    def _plan(self, request: Request) -> Plan:
+        shape = request.shape
+        plan = shape.plan
+        if not isinstance(plan, Plan):
+            plan = shape.plan = Plan(shape, self.parts.domain)
+        return plan
+
+    def _prepare(self, plan: Plan, request: Request) -> tuple[Call, Route, Borrowed] | None:
+        """Return the admitted call, its route and its connection; None without these two.
+
+        Raises:
+            ChutesError: it may not be made; nothing has been counted.
+        """
+        parts, body = self.parts, request.body()
+        assert plan.target is not None
+        form = plan.target.form
+        model = model_of(body) if form == "model" else None
+        admitted = plan.admitted(parts.snapshot(), parts.clock, model)
+        if form == "cord":
+            check_arguments(body, plan.content_type)
+        invocation_id = new_id()
+        head = plan.head(admitted, invocation_id, len(body))
+        if parts.front.full or not parts.bodies.fits(len(body)):
+            return None
+        parts.journal.check()
+        route = parts.router.choose(admitted.chute.chute_id)
+        if not isinstance(route, Route):
+            return None
+        borrowed = parts.pool.idle(route.view.launch_id)
+        if borrowed is None:
+            return None
+        hold = None
+        try:
+            if not isinstance(borrowed.connection, Link):
+                raise ProtocolError("wrong_carrier", "not one of ours")
+            hold = parts.holds.open(admitted.payer, admitted.chute.rate, admitted.key)
+            per_minute = admitted.key.calls_per_minute
+            parts.buckets.take(admitted.key.key_id, calls_per_minute=per_minute)  # the last: counts
+        except BaseException:
+            if hold is not None:
+                hold.release()
+            parts.pool.give_back(borrowed)
+            raise
+        return Call(invocation_id, admitted, head, body, hold), route, borrowed
+
+
+class FastCall:
+    """One call on one connection to its instance; ends once, by `_end`."""
+
+    def __init__(
+        self,
+        path: FastPath,
+        connection: "Connection",
+        request: Request,
+        call: Call,
+        route: Route,
+        borrowed: Borrowed,
+    ) -> None:
+        self._path = path
+        self._parts = path.parts
+        self._connection = connection
+        self._request = request
+        self._call = call
+        self._route = route
+        self._borrowed = borrowed
+        self._link: Link = borrowed.connection  # type: ignore[assignment]
+        self._out: list[bytes] = []
+        self._head: Answer | None = None
+        self._chunked = False
+        self._bodiless = False
+        self._held = b""
+        self._bytes_out = 0
+        self._paid_until = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+        self._over = False
+        self.begun = False
+        self.answers_after_eof = False
+
+    def begin(self) -> None:
+        """Count the call and send it."""
+        parts, call, link = self._parts, self._call, self._link
+        parts.front.enter()
+        parts.demand.begin(call.chute_id)
+        parts.bodies.take(len(call.body))
+        parts.router.enter(self._route)
+        launch_id = self._route.view.launch_id
+        call.tried.add(launch_id)
+        call.attempts = 1
+        call.dispatch(launch_id, parts.clock)
+        self._connection.taken_by(self)
+        link.sink = self
+        self._set_paid_time()
+        sealed = link.seal(FrameKind.CALL, call.head)
+        if call.body:
+            sealed += link.seal(FrameKind.BODY, call.body)
+        link.write(sealed + link.seal(FrameKind.END, b""))
+        self._by(parts.limits.first_byte_timeout_s)
+
+    # The instance's side.
+
+    def on_frame(self, kind: FrameKind, payload: bytes) -> None:
+        """Take one frame of the answer."""
+        if self._head is None:
+            self._first(kind, payload)
+        elif kind is FrameKind.BODY:
+            self._body(payload)
+        elif kind is FrameKind.END:
+            self._finish()
+        elif kind is FrameKind.ERROR:
+            self._cut("chute_error")
+        else:
+            self._broken(ProtocolError("unexpected_frame", f"{kind.name} in a response"))
+
+    def on_batch(self) -> None:
+        """Send what came together in one write."""
+        if self._out:
+            self._write()
+            self._by(self._parts.limits.idle_timeout_s)
+
+    def on_lost(self, error: ChutesError) -> None:
+        """The connection to the instance is over."""
+        if self._over:
+            return
+        if self._head is None:
+            self._again()
+        else:
+            self._broken(error)
+
+    # The caller's side.
+
+    def on_body(self) -> None:
+        """Nothing more can come: the request was whole."""
+
+    def on_writable(self, *, writable: bool) -> None:
+        """Read from the instance only as fast as the caller reads."""
+        if self._over:
+            return
+        if writable:
+            self._link.go_on()
+        else:
+            self._link.hold()
+        if self._head is not None:
+            self._by(self._parts.limits.idle_timeout_s)
+
+    def on_deadline(self, now: float) -> None:
+        """Cut what takes too long: the caller's account, or the instance's failure."""
+        limits = self._parts.limits
+        if self._head is None:
+            self._route.failed(self._parts.clock.monotonic_us())
+            self._fail(TimedOut("first_byte_timeout", "the instance gave no answer in time"))
+        elif not self._connection.writable or now >= self._paid_until:
+            self._cut("client_gone")
+        else:
+            seconds = limits.idle_timeout_s
+            error = TimedOut("idle_timeout", f"the instance sent nothing for {seconds} s")
+            self._broken(error)
+
+    def on_caller_left(self) -> None:
+        """Stop the call at the instance; it is charged for what it did."""
+        if self._over:
+            return
+        self._call.caller_left = True
+        self._call.status = self._call.status or CALLER_LEFT
+        self._record("client_gone", self._bytes_out)
+        self._end(clean=False)
+
+    # The answer.
+
+    def _first(self, kind: FrameKind, payload: bytes) -> None:
+        """Take the frame in whose place a RESPONSE should stand."""
+        if kind is FrameKind.ERROR:
+            self._refused(payload)
+            return
+        try:
+            if kind is not FrameKind.RESPONSE:
+                raise ProtocolError("unexpected_frame", f"got {kind.name} for a RESPONSE")
+            head = self._path.answers.of(payload)
+        except BadAnswer as bad:
+            self._answered_by_instance(bad.status)
+            self._broken(bad.error)
+            return
+        except ProtocolError:
+            self._again()
+            return
+        self._answered_by_instance(head.status)
+        self._head = head
+        request = self._request
+        self._bodiless = not has_body(request.shape.method, head.status)
+        self._chunked = head.promised is None and not self._bodiless
+        invocation = _INVOCATION + self._call.invocation_id.encode() + b"\r\n"
+        out = [head.before, self._connection.plane.date(), head.lines, invocation]
+        if self._chunked:
+            out.append(CHUNKED)
+        if not request.keep_alive or self._connection.plane.stopping:
+            request.keep_alive = False
+            out.append(CLOSE)
+        out.append(b"\r\n")
+        self._out = out
+
+    def _answered_by_instance(self, status: int) -> None:
+        self._route.succeeded(self._call.usage_us(self._parts.clock))
+        self._call.status = status
+
+    def _body(self, data: bytes) -> None:
+        """Pass a piece of the body on, unless it would complete the answer."""
+        if self._bodiless or not data:
+            return
+        if self._chunked:
+            self._bytes_out += len(data)
+            self._out.append(chunk(data))
+            return
+        assert self._head is not None
+        promised = self._head.promised or 0
+        whole = self._bytes_out + len(self._held) + len(data)
+        if whole > promised:
+            error = ProtocolError("bad_response", "the instance sent more than its content-length")
+            self._broken(error)
+        elif whole == promised:
+            self._held = data
+        else:
+            self._bytes_out += len(data)
+            self._out.append(data)
+
+    def _finish(self) -> None:
+        """The answer is whole: record it, then send its end."""
+        assert self._head is not None
+        whole = self._bytes_out + len(self._held)
+        if not (self._chunked or self._bodiless) and whole != (self._head.promised or 0):
+            error = ProtocolError("bad_response", "the instance sent less than its content-length")
+            self._broken(error)
+            return
+        outcome: Outcome = "chute_error" if self._head.status >= 500 else "ok"
+        try:
+            self._parts.metering.record(self._call, outcome, bytes_out=whole)
+        except ChutesError as error:
+            self._unrecorded(error)
+            return
+        self._out.append(LAST_CHUNK if self._chunked else self._held)
+        self._write()
+        self._end(clean=True)
+        self._connection.answered(keep=True)
+
+    def _write(self) -> None:
+        out, self._out = self._out, []
+        self.begun = True
+        self._connection.transport.write(b"".join(out))
+
+    # Other ends.
+
+    def _refused(self, payload: bytes) -> None:
+        """An ERROR came in place of an answer: another instance may give one."""
+        try:
+            said = FrameError.model_validate_json(payload)
+        except ValidationError:
+            self._again()
+            return
+        try:
+            self._call.last_error = self._parts.forwarder.refused(
+                self._call, self._route, said
+            ).error
+        except ProtocolError as error:
+            self._fail(error)
+            return
+        self._hand_over(None)
+
+    def _again(self) -> None:
+        """The pooled connection was dead: the reference tries with others."""
+        call = self._call
+        call.taken_back(fault=False)
+        call.attempts -= 1
+        call.tried.discard(self._route.view.launch_id)
+        self._hand_over(None)
+
+    def _broken(self, error: ChutesError) -> None:
+        """The instance broke off: its failure, never charged."""
+        self._route.failed(self._parts.clock.monotonic_us())
+        self._fail(error)
+
+    def _fail(self, error: ChutesError) -> None:
+        """End the call by an error, which the caller gets to hear if nothing was sent."""
+        try:
+            self._parts.forwarder.failed(self._call, error, bytes_out=self._bytes_out)
+        except ChutesError as worse:
+            error = worse
+        self._unrecorded(error)
+
+    def _unrecorded(self, error: ChutesError) -> None:
+        if self._head is None:
+            self._hand_over(error)
+            return
+        if status_of(error) >= 500:
+            bound = logger.bind(invocation_id=self._call.invocation_id, code=error.code)
+            bound.warning("Call failed")
+        self._leave_unfinished()
+
+    def _cut(self, outcome: Outcome) -> None:
+        """End an answer that has begun so that it looks cut off."""
+        self._record(outcome, self._bytes_out)
+        self._leave_unfinished()
+
+    def _leave_unfinished(self) -> None:
+        """Send what has come, and close without the answer's end."""
+        if self._out:
+            self._write()
+        self._end(clean=False)
+        self._connection.cut()
+
+    def _record(self, outcome: Outcome, bytes_out: int) -> None:
+        try:
+            self._parts.metering.record(self._call, outcome, bytes_out=bytes_out)
+        except ChutesError as error:
+            bound = logger.bind(invocation_id=self._call.invocation_id, code=error.code)
+            bound.warning("Call failed")
+
+    def _hand_over(self, error: ChutesError | None) -> None:
+        """Let the reference go on with the call, or say why it ended."""
+        call, front, request = self._call, self._parts.front, self._request
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            reply = Reply(send, call.invocation_id, request.shape.method)
+            if error is None:
+                await front.resume(call, reply, receive)
+            else:
+                await front.say(error, reply)
+
+        if error is None:
+            front.enter()
+        self._end(clean=False, goes_on=error is None)
+        self._connection.plane.go_on(self._connection, request, app)
+
+    def _end(self, *, clean: bool, goes_on: bool = False) -> None:
+        """Give everything back, once; a call that ``goes_on`` keeps its hold."""
+        if self._over:
+            return
+        self._over = True
+        parts, call, link = self._parts, self._call, self._link
+        link.sink = None
+        if clean:
+            link.go_on()
+            parts.pool.give_back(self._borrowed)
+        else:
+            link.abort()
+        parts.router.leave(self._route)
+        parts.queue.wake(call.chute_id, 1)
+        parts.demand.end(call.chute_id)
+        parts.bodies.held_bytes -= len(call.body)
+        if not goes_on:
+            call.hold.release()
+        parts.front.leave()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    # Time.
+
+    def _set_paid_time(self) -> None:
+        """Note until when the call is paid for; a very short time gets a timer of its own."""
+        paid_s = self._call.paid_s(self._parts.limits.max_call_s)
+        now = self._connection.plane.now()
+        self._paid_until = now + paid_s
+        if paid_s < SHORT_PAID_S:
+            loop = self._connection.plane.loop
+            self._timer = loop.call_later(paid_s, self._paid_time_over)
+
+    def _paid_time_over(self) -> None:
+        if not self._over:
+            self.on_deadline(self._paid_until)
+
+    def _by(self, seconds: float) -> None:
+        if not self._over:
+            now = self._connection.plane.now()
+            self._connection.deadline = min(now + seconds, self._paid_until)

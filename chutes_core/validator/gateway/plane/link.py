@@ -1,0 +1,301 @@
+"""The validator's end of a sealed connection as a bare asyncio protocol.
+
+Path: pool -> link -> relay -> runner. It does what wire/connection does on streams, with one thing
+more: a ``sink`` gets each frame as a plain call, so that a call needs no task and no future.
+Invariant: bytes on the wire are those of wire/frames (tested against it); frames that come while
+nobody asked make the connection unusable, so that no answer reaches the wrong call.
+"""
+
+import asyncio
+import struct
+from collections import deque
+from typing import Protocol
+
+from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut, Unavailable
+from chutes_core.validator.domain.snapshot import InstanceView
+from chutes_core.wire.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind
+from chutes_core.wire.sealing import (
+    NONCE_BYTES,
+    PROVEN,
+    ConnectionKeys,
+    Opener,
+    Preamble,
+    Sealer,
+)
+
+MAX_QUEUED_FRAMES = 8
+_LENGTH = struct.Struct(">I")
+_OVERHEAD_BYTES = 1 + 16
+_HEAD_BYTES = _LENGTH.size
+_KINDS = {int(kind): kind for kind in FrameKind}
+
+
+class Sink(Protocol):
+    """Takes the frames of one call."""
+
+    def on_frame(self, kind: FrameKind, payload: bytes) -> None:
+        """Take one frame."""
+        ...
+
+    def on_batch(self) -> None:
+        """All frames that came together were given."""
+        ...
+
+    def on_lost(self, error: ChutesError) -> None:
+        """The connection is over."""
+        ...
+
+
+class Link(asyncio.Protocol):
+    """Frames over one TCP connection; made by `open_link`.
+
+    Attributes:
+        sink: takes frames while a call of the fast path runs; without one they are queued for
+            `receive`.
+    """
+
+    def __init__(self, root: bytes, preamble: Preamble) -> None:
+        self.sink: Sink | None = None
+        self.ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._root = root
+        self._preamble = preamble
+        self._transport: asyncio.Transport | None = None
+        self._sealer: Sealer | None = None
+        self._opener: Opener | None = None
+        self._rest = b""
+        self._frames: deque[Frame] = deque()
+        self._error: ChutesError | None = None
+        self._waiting: asyncio.Future[None] | None = None
+        self._writable: asyncio.Future[None] | None = None
+        self._reading = True
+
+    # The protocol's side.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Open with the preamble."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        transport.write(self._preamble.to_bytes())
+
+    def data_received(self, data: bytes) -> None:
+        """Open the frames that are now whole, and pass them on."""
+        if self._error is not None:
+            return
+        if self._rest:
+            data = self._rest + data
+        if self._opener is None:
+            if len(data) < NONCE_BYTES:
+                self._rest = data
+                return
+            data = self._agree(data)
+        try:
+            self._take(data, self._opener)  # type: ignore[arg-type]
+        except ProtocolError as error:
+            self._fail(error)
+            return
+        if self.sink is not None:
+            self.sink.on_batch()
+
+    def eof_received(self) -> bool:
+        """Close: the peer has."""
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell whoever waits."""
+        del exc
+        self._fail(_lost())
+
+    def pause_writing(self) -> None:
+        """Make `send` wait."""
+        self._writable = asyncio.get_running_loop().create_future()
+
+    def resume_writing(self) -> None:
+        """Let `send` go on."""
+        if self._writable is not None and not self._writable.done():
+            self._writable.set_result(None)
+        self._writable = None
+
+    # The fast path's side.
+
+    def seal(self, kind: int, payload: bytes) -> bytes:
+        """Return one frame's bytes."""
+        if len(payload) > MAX_PAYLOAD_BYTES:
+            raise ProtocolError("frame_too_large", f"frame {kind} of {len(payload)} bytes")
+        header = _LENGTH.pack(len(payload) + _OVERHEAD_BYTES)
+        assert self._sealer is not None
+        return header + self._sealer.seal(_BYTE[kind] + payload, header)
+
+    def write(self, data: bytes) -> None:
+        """Send sealed frames without waiting; the caller has bounded them."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def hold(self) -> None:
+        """Read no more for now: the caller is slower than the instance."""
+        if self._reading and self._transport is not None:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def go_on(self) -> None:
+        """Read again."""
+        if not self._reading and self._transport is not None and self._error is None:
+            self._reading = True
+            self._transport.resume_reading()
+
+    # The reference's side: what wire/connection offers.
+
+    @property
+    def usable(self) -> bool:
+        """Tell whether the connection looks alive: the peer has neither closed nor spoken."""
+        return self._error is None and not (self._frames or self._rest)
+
+    @property
+    def writable(self) -> bool:
+        """Tell whether what was sent has left, more or less."""
+        return self._writable is None
+
+    async def send(self, kind: FrameKind, payload: bytes = b"") -> None:
+        """Send one frame, waiting while the peer is slower than we are.
+
+        Raises:
+            Unavailable: ``connection_lost``.
+        """
+        await self.send_together((kind, payload))
+
+    async def send_together(self, *frames: tuple[FrameKind, bytes]) -> None:
+        """Send several frames in one write.
+
+        Raises:
+            Unavailable: ``connection_lost``.
+        """
+        if self._error is not None:
+            raise _lost()
+        self.write(b"".join(self.seal(kind, payload) for kind, payload in frames))
+        while self._writable is not None:
+            await asyncio.shield(self._writable)
+            if self._error is not None:
+                raise _lost()
+
+    async def receive(self, timeout_s: float | None = None) -> Frame:
+        """Return the next frame.
+
+        Raises:
+            Unavailable: ``connection_lost``, the peer closed.
+            TimedOut: ``frame_timeout``, nothing came in time.
+            ProtocolError: the peer sent what does not authenticate.
+        """
+        while not self._frames:
+            if self._error is not None:
+                raise self._error
+            self._waiting = asyncio.get_running_loop().create_future()
+            done, _ = await asyncio.wait((self._waiting,), timeout=timeout_s)
+            self._waiting = None
+            if not done:
+                raise TimedOut("frame_timeout", f"nothing came within {timeout_s} s")
+        frame = self._frames.popleft()
+        if not self._frames:
+            self.go_on()
+        return frame
+
+    def abort(self) -> None:
+        """Close at once, dropping what is not sent."""
+        if self._transport is not None:
+            self._transport.abort()
+        self._fail(_lost())
+
+    # Inside.
+
+    def _agree(self, data: bytes) -> bytes:
+        keys = ConnectionKeys.derive(
+            self._root, validator_nonce=self._preamble.nonce, instance_nonce=data[:NONCE_BYTES]
+        )
+        self._sealer, self._opener = Sealer(keys.to_instance), Opener(keys.to_validator)
+        if not self.ready.done():
+            self.ready.set_result(None)
+        return data[NONCE_BYTES:]
+
+    def _take(self, data: bytes, opener: Opener) -> None:
+        at, size = 0, len(data)
+        while size - at >= _HEAD_BYTES:
+            (length,) = _LENGTH.unpack_from(data, at)
+            if not _OVERHEAD_BYTES <= length <= MAX_PAYLOAD_BYTES + _OVERHEAD_BYTES:
+                raise ProtocolError("bad_frame", "a frame announces an impossible length")
+            begin = at + _HEAD_BYTES
+            end = begin + length
+            if end > size:
+                break
+            plain = opener.open(data[begin:end], data[at:begin])
+            kind = _KINDS.get(plain[0])
+            if kind is None:
+                raise ProtocolError("bad_frame", f"unknown frame kind {plain[0]}")
+            at = end
+            self._rest = data[at:] if at < size else b""  # `usable` looks at it
+            if self.sink is not None:
+                self.sink.on_frame(kind, plain[1:])
+                if self._error is not None:
+                    return
+            else:
+                self._queue(Frame(kind, plain[1:]))
+        self._rest = data[at:] if at < size else b""
+
+    def _queue(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        if len(self._frames) >= MAX_QUEUED_FRAMES:
+            self.hold()
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiting is not None and not self._waiting.done():
+            self._waiting.set_result(None)
+
+    def _fail(self, error: ChutesError) -> None:
+        if self._error is not None:
+            return
+        self._error = error
+        if self._transport is not None:
+            self._transport.abort()
+        if not self.ready.done():
+            self.ready.set_exception(error)
+            self.ready.exception()  # whoever waits sees it; nobody may be left to
+        self._wake()
+        self.resume_writing()
+        sink, self.sink = self.sink, None
+        if sink is not None:
+            sink.on_lost(error)
+
+
+_BYTE = [bytes([number]) for number in range(256)]
+
+
+async def open_link(view: InstanceView, timeout_s: float) -> Link:
+    """Dial an instance through its miner's relay.
+
+    Raises:
+        Unavailable: ``connect_failed`` or ``connection_lost`` (the relay knows no such launch).
+        TimedOut: ``connect_timeout``.
+    """
+    preamble = Preamble.build(ticket=view.ticket, launch_id=view.launch_id, generation=PROVEN)
+    link = Link(view.root, preamble)
+    try:
+        await asyncio.wait_for(_dial(link, view), timeout_s)
+    except asyncio.TimeoutError as error:
+        link.abort()
+        raise TimedOut("connect_timeout", f"nothing came within {timeout_s} s") from error
+    except OSError as error:
+        link.abort()
+        raise Unavailable(
+            "connect_failed", f"{view.host}:{view.port} does not accept connections"
+        ) from error
+    except BaseException:
+        link.abort()
+        raise
+    return link
+
+
+async def _dial(link: Link, view: InstanceView) -> None:
+    await asyncio.get_running_loop().create_connection(lambda: link, view.host, view.port)
+    await link.ready
+
+
+def _lost() -> Unavailable:
+    return Unavailable("connection_lost", "the peer closed the connection")
