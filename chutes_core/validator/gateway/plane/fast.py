@@ -136,8 +136,6 @@ class FastPath:
             return None
         hold = None
         try:
-            if not isinstance(borrowed.connection, Link):
-                raise ProtocolError("wrong_carrier", "not one of ours")
             hold = parts.holds.open(admitted.payer, admitted.chute.rate, admitted.key)
             per_minute = admitted.key.calls_per_minute
             parts.buckets.take(admitted.key.key_id, calls_per_minute=per_minute)  # the last: counts

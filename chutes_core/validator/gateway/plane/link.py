@@ -280,7 +280,11 @@ async def open_link(view: InstanceView, timeout_s: float) -> Link:
         await asyncio.wait_for(_dial(link, view), timeout_s)
     except asyncio.TimeoutError as error:
         link.abort()
-        raise TimedOut("connect_timeout", f"nothing came within {timeout_s} s") from error
+        raise TimedOut(
+            "connect_timeout",
+            f"nothing came within {timeout_s} s",
+            hint="the miner's relay does not answer; other instances are tried",
+        ) from error
     except OSError as error:
         link.abort()
         raise Unavailable(
