@@ -6,6 +6,7 @@ inside the folder; what looks like a secret, a cache or a virtual environment is
 """
 
 import fnmatch
+import glob
 import io
 import os
 import stat
@@ -14,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from chutes_core.base.errors import Invalid, NotFound, TooLarge
-from chutes_core.sdk.image import Image
+from chutes_core.sdk.image import Added, Image
 
 MAX_ZIP_BYTES = 64 * 1024 * 1024  # what a validator accepts
 MAX_FILES = 10_000
@@ -44,14 +45,9 @@ def collect(image: Image, folder: Path, *, include_cwd: bool) -> dict[str, Path]
     root = folder.resolve()
     files: dict[str, Path] = {}
     for added in image.added:
-        source = folder / added.source
-        if not source.exists():
-            raise NotFound(
-                "no_such_source",
-                f"the image adds {added.source!r}, which is not in {folder}",
-                hint="run the command in the folder that holds it",
-            )
-        files |= _files(source, folder, root, ignored=("__pycache__", "*.pyc"))
+        ignored = ("__pycache__", "*.pyc", *(pattern.strip("/") for pattern in added.exclude))
+        for source in _sources(added, folder):
+            files |= _files(source, folder, root, ignored=ignored)
     if include_cwd:
         files |= _files(folder, folder, root, ignored=(*_LEFT_OUT, *_dockerignore(folder)))
     if len(files) > MAX_FILES:
@@ -81,6 +77,24 @@ def pack(files: dict[str, Path]) -> bytes:
                     hint="name less in Image.add, or leave files out by .dockerignore",
                 )
     return buffer.getvalue()
+
+
+def _sources(added: Added, folder: Path) -> list[Path]:
+    """Return what one ``add`` names: a path, or all that its pattern matches.
+
+    Raises:
+        NotFound: ``no_such_source``.
+    """
+    plain = folder / added.source
+    matching = glob.glob(added.source, root_dir=folder, recursive=True)
+    found = [plain] if plain.exists() else [folder / name for name in sorted(matching)]
+    if not found:
+        raise NotFound(
+            "no_such_source",
+            f"the image adds {added.source!r}, which is not in {folder}",
+            hint="run the command in the folder that holds it",
+        )
+    return found
 
 
 def _files(source: Path, folder: Path, root: Path, *, ignored: tuple[str, ...]) -> dict[str, Path]:

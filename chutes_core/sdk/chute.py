@@ -11,7 +11,7 @@ Names, defaults and rules follow shared/PUBLIC_API (Chute files).
 import contextlib
 import inspect
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -188,6 +188,7 @@ class Chute(FastAPI):
         minimal_input_schema: SchemaLike = None,
         output_content_type: str | None = None,
         output_schema: SchemaLike = None,
+        **session_options: Any,
     ) -> Callable[[FunctionT], Cord]:
         """Make the decorated function callable from outside.
 
@@ -205,11 +206,13 @@ class Chute(FastAPI):
             minimal_input_schema: a shorter one, for a first try.
             output_content_type: content type of answers that are text or bytes.
             output_schema: a pydantic model or JSON schema of the answer.
+            session_options: accepted for the public SDK's sake (options of its HTTP client).
 
         Raises:
             Invalid: a path, method or signature breaks a rule.
             Conflict: ``cord_path_taken`` or ``cord_name_taken``.
         """
+        del session_options
         options = CordOptions(
             stream=stream,
             path=path,
@@ -239,15 +242,15 @@ class Chute(FastAPI):
 
     def job(
         self,
-        ports: list[Port] | None = None,
+        ports: Iterable[Port | Mapping[str, Any]] | None = None,
         timeout: int | None = None,
-        upload: bool = True,
-        ssh: bool = False,
+        upload: bool | None = True,
+        ssh: bool | None = False,
     ) -> Callable[[FunctionT], Job]:
-        """Declare a long-running function with ports of its own (declared only, for now)."""
+        """Declare a long-running function with ports of its own; sdk/job.py has its options."""
 
         def decorate(function: FunctionT) -> Job:
-            job = Job(function, tuple(ports or ()), timeout, upload, ssh)
+            job = Job(self, function, ports or (), timeout, upload, ssh)
             self._jobs.append(job)
             return job
 

@@ -12,16 +12,19 @@ import importlib.machinery
 import sys
 from collections.abc import Sequence
 from types import ModuleType
-from typing import Any
-
-from chutes_core.sdk import templates
 
 _SDK = "chutes_core.sdk"
+_OURS = "chutes_core.sdk.templates"
 _TEMPLATES = "chutes.chute.template"
+EVERYTHING = ("*",)  # every public name of the module
 
 ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "chutes": {},
     "chutes.image": {f"{_SDK}.image": ("Image",)},
+    "chutes.image.standard": {f"{_OURS}.vllm": ("VLLM",)},
+    "chutes.image.standard.vllm": {f"{_OURS}.vllm": ("VLLM",)},
+    "chutes.image.standard.sglang": {f"{_OURS}.sglang": ("SGLANG",)},
+    "chutes.image.standard.diffusion": {f"{_OURS}.diffusion": ("DIFFUSION",)},
     "chutes.chute": {
         f"{_SDK}.chute": ("Chute", "ChutePack"),
         f"{_SDK}.cord": ("Cord",),
@@ -32,12 +35,19 @@ ALIASES: dict[str, dict[str, tuple[str, ...]]] = {
     "chutes.chute.cord": {f"{_SDK}.cord": ("Cord",)},
     "chutes.chute.job": {f"{_SDK}.job": ("Job", "Port")},
     "chutes.chute.node_selector": {f"{_SDK}.node_selector": ("NodeSelector",)},
-    _TEMPLATES: {},
+    _TEMPLATES: {f"{_OURS}.vllm": ("build_vllm_chute",)},
+    f"{_TEMPLATES}.vllm": {f"{_OURS}.vllm": EVERYTHING},
+    f"{_TEMPLATES}.sglang": {f"{_OURS}.sglang": EVERYTHING},
+    f"{_TEMPLATES}.embedding": {f"{_OURS}.embedding": EVERYTHING},
+    f"{_TEMPLATES}.diffusion": {f"{_OURS}.diffusion": EVERYTHING},
+    "chutes.exception": {f"{_SDK}.context": ("DuplicatePath", "InvalidPath")},
+    "chutes.util": {},
+    "chutes.util.context": {f"{_SDK}.context": ("is_local", "is_remote")},
 }
 
 
 class ChutesFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """Finds and makes the modules of ALIASES, and one for each template."""
+    """Finds and makes the modules of ALIASES."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -45,24 +55,22 @@ class ChutesFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         """Return a spec for ``chutes…``, None for everything else."""
         if fullname != "chutes" and not fullname.startswith("chutes."):
             return None
-        if fullname not in ALIASES and not fullname.startswith(f"{_TEMPLATES}."):
+        if fullname not in ALIASES:
             raise ModuleNotFoundError(
                 f"{fullname!r} is not part of this SDK; it has {', '.join(sorted(ALIASES))}",
                 name=fullname,
             )
         is_package = any(name.startswith(f"{fullname}.") for name in ALIASES)
-        is_package = is_package or fullname == _TEMPLATES
         return importlib.machinery.ModuleSpec(fullname, self, is_package=is_package)
 
     def exec_module(self, module: ModuleType) -> None:
         """Fill a fresh module with the names of our SDK."""
         name = module.__name__
-        if name.startswith(f"{_TEMPLATES}."):
-            module.__dict__["__getattr__"] = _template_getattr(name.rsplit(".", 1)[1])
-            return
         exported: list[str] = []
         for source, names in ALIASES[name].items():
             real = importlib.import_module(source)
+            if names == EVERYTHING:
+                names = tuple(one for one in vars(real) if not one.startswith("_"))
             for exported_name in names:
                 setattr(module, exported_name, getattr(real, exported_name))
             exported.extend(names)
@@ -89,12 +97,3 @@ def _forget(*, foreign: bool) -> None:
             ours = isinstance(getattr(module, "__loader__", None), ChutesFinder)
             if ours != foreign:
                 del sys.modules[name]
-
-
-def _template_getattr(template: str) -> Any:
-    def __getattr__(name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        templates.missing(template, name)
-
-    return __getattr__

@@ -91,7 +91,9 @@ class Cord:
             "text/event-stream" if options.stream else None
         )
         self._options = options
-        self.input = schemas.CallInput(function, _model_or_none(options.input_schema))
+        # A passthrough cord's function is never called: it says what the answer looks like.
+        called = _anything if options.passthrough else function
+        self.input = schemas.CallInput(called, _model_or_none(options.input_schema))
         self.output_type = schemas.output_type(function, stream=options.stream)
         self._check_stream()
         self.__name__ = self.function
@@ -185,6 +187,10 @@ class Cord:
             + ("yields, but is no stream" if generator else "is a stream, but yields nothing"),
             hint="use @chute.cord(stream=True) with `yield`, and `return` without it",
         )
+
+
+def _anything(self: Any, **data: Any) -> None:
+    """Take whatever a passthrough cord is called with."""
 
 
 def _checked_path(path: str) -> str:

@@ -18,6 +18,7 @@ from typing_extensions import Self
 
 from chutes_core.base import ids
 from chutes_core.base.errors import Invalid
+from chutes_core.sdk import commands
 
 DEFAULT_BASE = "parachutes/python:3.12"
 
@@ -50,10 +51,11 @@ class Instruction:
 
 @dataclass(frozen=True)
 class Added:
-    """A file or folder of the build context, as ``add`` named it."""
+    """What ``add`` named of the build context: a file, a folder, or a pattern of them."""
 
     source: str
     dest: str
+    exclude: tuple[str, ...] = ()
 
 
 class Image:
@@ -61,8 +63,8 @@ class Image:
 
     Args:
         username: the account that owns the image.
-        name: lower-case name by ``ids.NAME_PATTERN``.
-        tag: lower-case tag by the same pattern.
+        name: name by ``ids.NAME_PATTERN``; capitals are made small, as in the image's id.
+        tag: tag by the same pattern.
         readme: Markdown shown beside the image.
 
     Raises:
@@ -75,11 +77,9 @@ class Image:
     """
 
     def __init__(self, username: str, name: str, tag: str, readme: str = "") -> None:
-        _check_name(name, "name")
-        _check_name(tag, "tag")
         self.username = username
-        self.name = name
-        self.tag = tag
+        self.name = _checked_name(name, "name")
+        self.tag = _checked_name(tag, "tag")
         self.readme = readme
         self._instructions = [Instruction("FROM", DEFAULT_BASE)]
         self._added: list[Added] = []
@@ -183,20 +183,8 @@ class Image:
         return self._append("ENV", f"{key}={text}")
 
     def run_command(self, command: str) -> Self:
-        """Run a shell command while the image is built; lines may end with a backslash."""
-        text = command.lstrip("\r\n")
-        lines = [line.rstrip() for line in text.strip().splitlines()]
-        if not lines or not lines[0]:
-            raise Invalid("empty_command", "run_command got an empty command")
-        if any(not line.endswith("\\") for line in lines[:-1]) or lines[-1].endswith("\\"):
-            raise Invalid(
-                "multiline_command",
-                "a command of several lines needs a backslash at the end of all but the last",
-                hint="or join the commands with &&, or call run_command once for each",
-            )
-        # Trailing blanks behind a backslash would end the command; all else stays as it is.
-        broken = any(line.rstrip() != line for line in text.splitlines() if "\\" in line)
-        return self._append("RUN", "\n".join(lines) if broken else text.rstrip("\r\n"))
+        """Run a shell command while the image is built; sdk/commands.py says which it may be."""
+        return self._append("RUN", commands.checked(command))
 
     def add(
         self,
@@ -212,16 +200,17 @@ class Image:
         """Copy a file or folder beside the chute file, or what a URL names, into the image.
 
         Args:
-            source: path relative to the folder in which ``chutes build`` runs, inside it; or a URL.
+            source: path relative to the folder in which ``chutes build`` runs, inside it, which
+                may be a pattern (``src/**/*.py``); or a URL.
             dest: path in the image.
             keep_git_dir: of a git repository (a URL), keep ``.git``.
             checksum: of what a URL names, e.g. ``sha256:…``.
             chown: ``user`` or ``user:group``.
             chmod: octal mode, e.g. ``755``.
-            exclude: accepted for the public SDK's sake; put a ``.dockerignore`` beside the file.
+            exclude: patterns of paths that stay at home.
             build_dir: accepted for the public SDK's sake.
         """
-        del exclude, build_dir
+        del build_dir
         remote = "://" in source
         parts = source.replace("\\", "/").split("/")
         if not remote and (source.startswith("/") or ".." in parts or not source):
@@ -242,7 +231,7 @@ class Image:
         pair = [_one_line(source, "source"), _one_line(dest, "dest")]
         plain = not any(" " in part for part in pair)
         if not remote:
-            self._added.append(Added(source, dest))
+            self._added.append(Added(source, dest, tuple(exclude or ())))
         return self._append("ADD", options + (" ".join(pair) if plain else json.dumps(pair)))
 
     def with_entrypoint(self, *args: str | Iterable[str]) -> Self:
@@ -265,13 +254,15 @@ class Image:
         return self
 
 
-def _check_name(value: str, what: str) -> None:
-    if len(value) > 128 or not re.fullmatch(ids.NAME_PATTERN.strip("^$"), value):
+def _checked_name(value: str, what: str) -> str:
+    small = value.lower()
+    if len(value) > 128 or not re.fullmatch(ids.NAME_PATTERN.strip("^$"), small):
         raise Invalid(
             f"bad_image_{what}",
             f"{value!r} cannot be the {what} of an image",
-            hint="lower-case letters, digits, '-', '_' and '.', beginning with a letter or digit",
+            hint="letters, digits, '-', '_' and '.', beginning with a letter or digit",
         )
+    return small
 
 
 def _one_line(value: str, what: str) -> str:

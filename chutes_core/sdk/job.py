@@ -1,20 +1,44 @@
 """Job and Port: long-running work with ports of its own, declared beside the cords.
 
-Invariant: declared jobs travel with the chute (shared/PUBLIC_API, POST /chutes/). Starting one is
-not served yet, and says so by a typed error instead of doing nothing.
+A job gets ``output_dir``, an empty folder; what it leaves there is its upload. Invariant: declared
+jobs travel with the chute (shared/PUBLIC_API, POST /chutes/), and a job ends in one of four ways
+(`JobResult.status`), at the latest with its time limit. Running one on the network is not served
+yet, and says so by a typed error instead of doing nothing; `run` runs it here.
+
+Names and bounds follow the public SDK 0.6.x.
 """
 
-from collections.abc import Callable
+import asyncio
+import functools
+import inspect
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, NoReturn
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NoReturn
 
+import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from chutes_core.base.errors import Unavailable
+from chutes_core.base.errors import Conflict, Invalid, Unavailable
+
+if TYPE_CHECKING:
+    from chutes_core.sdk.chute import Chute
+
+MIN_TIMEOUT_S, MAX_TIMEOUT_S = 30, 86_400
+SSH_PORT = 2202
+GRACE_S = 5.0  # a job that is stopped has this long to end
+_LOG = logging.getLogger("chutes")
+
+JobStatus = Literal["complete", "error", "timeout", "cancelled"]
 
 
 class Port(BaseModel):
-    """A port that a job listens on."""
+    """A port that a job listens on; ``http`` is answered under an address of its own.
+
+    >>> Port(name="web", port=8080, proto="http").proto
+    'http'
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -24,42 +48,143 @@ class Port(BaseModel):
 
 
 @dataclass(frozen=True)
-class Job:
-    """One job of a chute.
+class JobResult:
+    """How a job ended.
 
     Args:
-        function: the decorated function.
-        ports: what it listens on.
-        timeout: seconds after which it is stopped, or None.
-        upload: whether its output folder is kept.
-        ssh: whether its owner may log in.
+        status: ``complete``, or why it is not.
+        result: what the function returned, where it is complete.
+        detail: what went wrong, where it is not.
+        files: what it left in its output folder, by relative path; empty without ``upload``.
     """
 
-    function: Callable[..., Any]
-    ports: tuple[Port, ...] = ()
-    timeout: int | None = None
-    upload: bool = True
-    ssh: bool = False
+    status: JobStatus
+    result: Any = None
+    detail: str = ""
+    files: tuple[str, ...] = ()
+
+
+class Job:
+    """One job of a chute; made by ``@chute.job(…)``.
+
+    Args:
+        chute: the chute that has it, the function's self.
+        function: the decorated function.
+        ports: what it listens on.
+        timeout: seconds after which it is stopped, 30 to 86400, or None.
+        upload: whether its output folder is kept.
+        ssh: whether its owner may log in; this declares port 2202.
+
+    Raises:
+        Invalid: ``bad_timeout``. Conflict: ``port_declared_twice``.
+    """
+
+    def __init__(
+        self,
+        chute: "Chute",
+        function: Callable[..., Any],
+        ports: Iterable[Port | Mapping[str, Any]] = (),
+        timeout: int | None = None,
+        upload: bool | None = True,
+        ssh: bool | None = False,
+    ) -> None:
+        self._chute = chute
+        self.callable = function
+        self.timeout = _checked_timeout(timeout)
+        self.upload = bool(upload)
+        self.ssh = bool(ssh)
+        self.ports = _checked_ports(ports, ssh=self.ssh)
+        self.__name__ = self.name
+        self.__doc__ = function.__doc__
 
     @property
     def name(self) -> str:
         """Return the function's name."""
-        return self.function.__name__
+        return self.callable.__name__
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Say that jobs are not run yet."""
+        """Say that the network does not run jobs yet."""
         raise Unavailable(
             "jobs_not_served",
             f"job {self.name!r} is declared, but this network does not run jobs yet",
-            hint="put the work into a cord, or into an on_startup hook",
+            hint="run it here (`chutes run --dev --dev-job-method`), or put the work into a cord",
         )
+
+    async def run(self, output_dir: Path, **job_data: Any) -> JobResult:
+        """Run the job in this process, to its end or its time limit.
+
+        Args:
+            output_dir: an empty folder, which the function gets as ``output_dir`` (a str).
+            job_data: the rest of its arguments.
+        """
+        running = asyncio.ensure_future(self._call(output_dir=str(output_dir), **job_data))
+        try:
+            ended, _ = await asyncio.wait({running}, timeout=self.timeout)
+        finally:
+            running.cancel()
+            await asyncio.wait({running}, timeout=GRACE_S)
+        if not ended:
+            return JobResult("timeout", detail=f"stopped after {self.timeout} s")
+        if running.cancelled():
+            return JobResult("cancelled", detail="the job cancelled itself")
+        if (error := running.exception()) is not None:
+            _LOG.error("job %s failed", self.name, exc_info=error)
+            return JobResult("error", detail=f"{type(error).__name__}: {error}")
+        files = _files(output_dir) if self.upload else ()
+        return JobResult("complete", running.result(), files=files)
 
     def to_api(self) -> dict[str, Any]:
         """Return the job as POST /chutes/ takes it."""
-        ports = [port.model_dump() for port in self.ports]
         return {
             "name": self.name,
-            "ports": ports,
+            "ports": [port.model_dump() for port in self.ports],
             "timeout": self.timeout,
             "upload": self.upload,
         }
+
+    def __repr__(self) -> str:
+        return f"Job({self.name})"
+
+    async def _call(self, **arguments: Any) -> Any:
+        accepted = _accepted(self.callable, arguments)
+        if inspect.iscoroutinefunction(self.callable):
+            return await self.callable(self._chute, **accepted)
+        bound = functools.partial(self.callable, self._chute, **accepted)
+        return await anyio.to_thread.run_sync(bound, abandon_on_cancel=True)
+
+
+def _accepted(function: Callable[..., Any], arguments: dict[str, Any]) -> dict[str, Any]:
+    """Return the arguments without ``output_dir`` where the function has no place for it."""
+    parameters = inspect.signature(function).parameters
+    open_ended = any(one.kind is one.VAR_KEYWORD for one in parameters.values())
+    if open_ended or "output_dir" in parameters:
+        return arguments
+    return {name: value for name, value in arguments.items() if name != "output_dir"}
+
+
+def _checked_timeout(timeout: int | None) -> int | None:
+    if timeout is not None and not MIN_TIMEOUT_S <= timeout <= MAX_TIMEOUT_S:
+        raise Invalid(
+            "bad_timeout",
+            f"a job's timeout is {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} s, not {timeout}",
+            hint="leave it out for a job without a limit",
+        )
+    return timeout
+
+
+def _checked_ports(ports: Iterable[Port | Mapping[str, Any]], *, ssh: bool) -> tuple[Port, ...]:
+    found = [port if isinstance(port, Port) else Port(**port) for port in ports]
+    if ssh:
+        found.append(Port(name="ssh", port=SSH_PORT, proto="tcp"))
+    if len({port.port for port in found}) != len(found):
+        raise Conflict(
+            "port_declared_twice",
+            "a job declares one port twice",
+            hint=f"give each a number of its own; ssh=True takes {SSH_PORT}",
+        )
+    return tuple(found)
+
+
+def _files(folder: Path) -> tuple[str, ...]:
+    inside = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return tuple(sorted(path.relative_to(folder).as_posix() for path in inside))

@@ -18,25 +18,14 @@ def deploy_body(
     """Return the JSON of POST /chutes/ (shared/PUBLIC_API, Calls)."""
     return {
         "name": chute.name,
-        "tagline": chute.tagline,
-        "readme": chute.readme,
+        **_options(chute),
         "logo_id": logo_id,
         "image": chute.image_ref,
         "public": public,
-        "standard_template": chute.standard_template,
         "node_selector": chute.node_selector.model_dump(),
         "filename": source.filename,
         "ref_str": source.ref_str,
         "code": source.code,
-        "concurrency": chute.concurrency,
-        "max_instances": chute.max_instances,
-        "scaling_threshold": chute.scaling_threshold,
-        "shutdown_after_seconds": chute.shutdown_after_seconds,
-        "allow_external_egress": chute.allow_external_egress,
-        "encrypted_fs": chute.encrypted_fs,
-        "tee": chute.tee,
-        "lock_modules": chute.lock_modules,
-        "revision": chute.revision,
         "cords": [cord.to_api() for cord in chute.cords],
         "jobs": [job.to_api() for job in chute.jobs],
     }
@@ -60,11 +49,26 @@ def inspection(chute: Chute, source: ChuteSource) -> dict[str, Any]:
         },
         "node_selector": chute.node_selector.model_dump(),
         "supported_gpus": list(chute.node_selector.supported_gpus),
-        "concurrency": chute.concurrency,
-        "max_instances": chute.max_instances,
-        "shutdown_after_seconds": chute.shutdown_after_seconds,
+        **_options(chute),
         "filename": source.filename,
         "ref_str": source.ref_str,
         "cords": [cord.to_api() for cord in chute.cords],
         "jobs": [job.to_api() for job in chute.jobs],
+    }
+
+
+def _options(chute: Chute) -> dict[str, Any]:
+    return {
+        "tagline": chute.tagline,
+        "readme": chute.readme,
+        "standard_template": chute.standard_template,
+        "concurrency": chute.concurrency,
+        "max_instances": chute.max_instances,
+        "scaling_threshold": chute.scaling_threshold,
+        "shutdown_after_seconds": chute.shutdown_after_seconds,
+        "allow_external_egress": chute.allow_external_egress,
+        "encrypted_fs": chute.encrypted_fs,
+        "tee": chute.tee,
+        "lock_modules": chute.lock_modules,
+        "revision": chute.revision,
     }

@@ -7,7 +7,8 @@ A cord's function says everything in its signature. This module turns it into on
   body;
 - otherwise the body is an object with one key for each parameter.
 
-Invariant: a function is called only with values that its own hints accept.
+Invariant: a function is called only with values that its own hints accept; a hint that pydantic
+cannot check accepts everything.
 """
 
 import collections.abc
@@ -33,6 +34,9 @@ _STREAMS = (
 )
 
 
+_ARBITRARY = ConfigDict(arbitrary_types_allowed=True)
+
+
 class InvalidInput(Invalid):
     """A call's input does not fit the cord (HTTP 422); ``fields`` names each place."""
 
@@ -54,22 +58,18 @@ class CallInput:
         self, function: Callable[..., Any], body_model: type[BaseModel] | None = None
     ) -> None:
         self._signature = _signature_without_self(function)
-        self._hints = type_hints(function)
+        self._hints = {
+            name: Any if _adapter(hint) is None else hint
+            for name, hint in type_hints(function).items()
+        }
         parameters = list(self._signature.parameters.values())
         self._open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self._names = [p.name for p in parameters if p.kind is not p.VAR_KEYWORD]
         self._body_model = body_model
         self._whole_name = self._whole_body_name()
+        self._model = _arguments_model(function.__name__, parameters, self._hints)
         whole_hint = Any if self._whole_name is None else self._hints[self._whole_name]
-        try:
-            self._model = _arguments_model(function.__name__, parameters, self._hints)
-            self._whole: TypeAdapter[Any] = TypeAdapter(whole_hint)
-        except PydanticUserError as error:
-            raise Invalid(
-                "unusable_hint",
-                f"a type hint of {function.__name__!r} cannot be checked: {error.message}",
-                hint="use types that pydantic knows",
-            ) from error
+        self._whole = _adapter(whole_hint) or TypeAdapter(Any)
 
     def json_schema(self) -> dict[str, Any] | None:
         """Return the JSON schema of a plain body, or None where the types have none."""
@@ -213,6 +213,16 @@ def _arguments_model(
         fields[f"p{len(fields)}"] = (hint, field)
     config = ConfigDict(extra=extra, arbitrary_types_allowed=True)
     return create_model(f"{function_name}_input", __config__=config, **fields)
+
+
+def _adapter(hint: Any) -> TypeAdapter[Any] | None:
+    """Return what checks a value against a hint, or None where pydantic cannot."""
+    for config in (None, _ARBITRARY):  # models and dataclasses bring their own
+        try:
+            return TypeAdapter(hint, config=config)
+        except (PydanticUserError, TypeError):
+            continue
+    return None
 
 
 def _is_model(hint: Any) -> bool:

@@ -3,7 +3,7 @@
 import pytest
 
 from chutes_core.base import ids
-from chutes_core.base.errors import Conflict, Invalid, Unavailable
+from chutes_core.base.errors import Conflict, Invalid
 from chutes_core.sdk.chute import Chute, Port
 from chutes_core.sdk.image import Image
 
@@ -236,21 +236,19 @@ def test_a_hook_without_parentheses_is_explained(chute):
         chute.on_startup(_function)
 
 
-def test_jobs_are_declared_and_say_that_they_do_not_run(chute):
-    """A job travels with the chute, and calling it is a typed error."""
+def test_jobs_travel_with_the_chute(chute):
+    """A job is listed as POST /chutes/ takes it."""
 
-    @chute.job(ports=[Port(name="ssh", port=22)], timeout=60)
+    @chute.job(ports=[Port(name="web", port=8080)], timeout=60)
     async def train(self) -> None: ...
 
     assert chute.jobs == (train,)
     assert train.to_api() == {
         "name": "train",
-        "ports": [{"name": "ssh", "port": 22, "proto": "tcp"}],
+        "ports": [{"name": "web", "port": 8080, "proto": "tcp"}],
         "timeout": 60,
         "upload": True,
     }
-    with pytest.raises(Unavailable, match="jobs_not_served"):
-        train()
 
 
 async def _function(self) -> None: ...

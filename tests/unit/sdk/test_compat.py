@@ -7,7 +7,6 @@ from textwrap import dedent
 
 import pytest
 
-from chutes_core.base.errors import NotFound
 from chutes_core.sdk import compat
 from chutes_core.sdk.chute import Chute, ChutePack
 from chutes_core.sdk.image import Image
@@ -94,13 +93,14 @@ def test_other_imports_are_left_alone():
     assert finder.find_spec("json", None) is None
 
 
-def test_templates_say_that_they_are_not_there():
-    """Importing from a template fails with a typed error that names it."""
+@pytest.mark.parametrize("template", ["vllm", "sglang", "embedding", "diffusion"])
+def test_every_template_has_its_builder(template):
+    """`from chutes.chute.template.x import build_x_chute` gives the function of that name."""
     compat.install()
-    module = importlib.import_module("chutes.chute.template.vllm")
-    with pytest.raises(NotFound, match="vllm") as caught:
-        _ = module.build_vllm_chute
-    assert caught.value.code == "template_not_there"
+    module = importlib.import_module(f"chutes.chute.template.{template}")
+    assert callable(getattr(module, f"build_{template}_chute"))
+    with pytest.raises(ModuleNotFoundError, match="not part of this SDK"):
+        importlib.import_module("chutes.chute.template.other")
 
 
 def test_the_loader_wins_over_a_foreign_package_in_a_fresh_process(foreign, tmp_path):

@@ -88,7 +88,7 @@ def test_add_refuses_sources_outside_the_context(source):
         image().add(source, "/x")
 
 
-@pytest.mark.parametrize("name", ["", "App", "-a", "a b", "a/b", "ä", "a\n", "x" * 129])
+@pytest.mark.parametrize("name", ["", "-a", "a b", "a/b", "ä", "a\n", "x" * 129])
 def test_names_follow_the_public_pattern(name):
     """A name or tag that the public pattern does not allow is refused at once."""
     with pytest.raises(Invalid, match="bad_image_name"):

@@ -87,9 +87,9 @@ def test_a_missing_file_and_a_missing_variable(tmp_path):
         ("import sys\nsys.exit(3)\n", 2, "sys.exit(3)", "SystemExit"),
         ("def f():\n    raise KeyError('k')\nf()\n", 2, "raise KeyError('k')", "KeyError"),
         (
-            "from chutes.image import Image\nImage('a', 'BAD', '1')\n",
+            "from chutes.image import Image\nImage('a', 'b d', '1')\n",
             2,
-            "Image('a', 'BAD', '1')",
+            "Image('a', 'b d', '1')",
             "bad_image_name",
         ),
         (
@@ -101,10 +101,10 @@ def test_a_missing_file_and_a_missing_variable(tmp_path):
         ("from chutes.chute import Nothing\n", 1, "from chutes.chute import Nothing", "Nothing"),
         ("import chutes.nothing\n", 1, "import chutes.nothing", "not part of this SDK"),
         (
-            "from chutes.chute.template.vllm import build_vllm_chute\n",
+            "from chutes.chute.template.other import build\n",
             1,
-            "from chutes.chute.template.vllm import build_vllm_chute",
-            "template_not_there",
+            "from chutes.chute.template.other import build",
+            "not part of this SDK",
         ),
         ("a\x00b", 0, "", "null bytes"),
     ],
