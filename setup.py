@@ -9,6 +9,7 @@ from setuptools import find_packages, setup
 TORCH = "torch==2.11.0"  # as in scripts/prover_bundle/pins.py: what graval was measured with
 
 CHAIN = ["bittensor==11.3.0", "substrate-interface==1.8.1"]
+WALLET = ["bittensor==11.3.0", "loguru>=0.7,<1"]  # for chutes deposit --send
 SERVER = [
     "aiohttp>=3.14,<4",
     "httptools>=0.8",
@@ -64,6 +65,7 @@ setup(
         "validator": VALIDATOR,
         "miner": MINER,
         "gpu": [TORCH],
+        "wallet": WALLET,
         "devnet": DEVNET,
         "dev": DEV,
     },
