@@ -48,13 +48,19 @@ class LocalUser:
         """Return the headers that present the API key."""
         return {"Authorization": f"Bearer {self.api_key}"}
 
+    @property
+    def wallet(self) -> tuple[str, ...]:
+        """Return the options that name the wallet."""
+        wallets = str(self._folder / "wallets")
+        return ("--wallet-path", wallets, "--wallet-name", self.username)
+
     def register(self) -> dict[str, Any]:
         """Create a wallet and open the account."""
         wallets = self._folder / "wallets"
         write_wallet(wallets, self.username, self.coldkey, self.hotkey, with_coldkey=True)
         self.account = self.chutes(
-            *("register", "--username", self.username, "--wallet-path", str(wallets)),
-            *("--wallet-name", self.username, "--hotkey", HOTKEY, "--yes"),
+            *("register", "--username", self.username, *self.wallet),
+            *("--hotkey", HOTKEY, "--yes"),
         )
         return self.account
 

@@ -12,15 +12,14 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any
 
 import bittensor as bt
-from bittensor_core import KeyfileError, WrongPasswordError
+from bittensor_core import KeyfileError
 
 from chutes_core.base.errors import ChutesError, Invalid, NotFound
 from chutes_core.base.units import format_tao, parse_tao
 from chutes_core.chain.client import ChainClient
+from chutes_core.chain.coldkeys import coldkey_address, open_coldkey, wallet_of
 from chutes_core.chain.registration import RegistrationOffer, check, offer, register
 
 
@@ -58,11 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _run(arguments: argparse.Namespace) -> int:
     max_burn_rao = None if arguments.max_burn is None else parse_tao(arguments.max_burn)
-    wallet = bt.Wallet(
-        arguments.wallet_name,
-        arguments.hotkey,
-        str(Path(arguments.wallet_path).expanduser()),
-    )
+    wallet = wallet_of(arguments.wallet_path, arguments.wallet_name, arguments.hotkey)
     hotkey_ss58, coldkey_ss58 = _addresses(wallet)
     with ChainClient.connect(arguments.network, arguments.netuid) as client:
         offered = offer(client, hotkey_ss58, coldkey_ss58)
@@ -75,7 +70,7 @@ def _run(arguments: argparse.Namespace) -> int:
             return _done(arguments, offered, "dry_run")
         if not arguments.yes and not _confirmed():
             return _done(arguments, offered, "declined", status=1)
-        receipt = register(client, _coldkey(wallet), hotkey_ss58, max_burn_rao)
+        receipt = register(client, open_coldkey(wallet), hotkey_ss58, max_burn_rao)
         neuron = client.metagraph().by_hotkey(hotkey_ss58)
         uid = None if neuron is None else neuron.uid
         return _done(arguments, offered, "registered", uid=uid, **asdict(receipt))
@@ -92,28 +87,14 @@ def _addresses(wallet: bt.Wallet) -> tuple[str, str]:
                 f"{hotkey_file.path} is encrypted",
                 hint="write the hotkey's public file beside it with btcli",
             )
-        hotkey, coldkey = hotkey_file.get_keypair(), wallet.coldkeypub
+        hotkey = hotkey_file.get_keypair()
     except FileNotFoundError as error:
         raise NotFound(
             "key_missing", str(error), hint="check --wallet-path, --wallet-name and --hotkey"
         ) from error
     except (KeyfileError, ValueError, OSError) as error:
         raise Invalid("bad_keyfile", f"a keyfile of the wallet cannot be read: {error}") from error
-    return str(hotkey.ss58_address), str(coldkey.ss58_address)
-
-
-def _coldkey(wallet: bt.Wallet) -> Any:
-    """Return the unlocked coldkey; asks for its password where it is encrypted."""
-    try:
-        return wallet.unlock_coldkey()
-    except FileNotFoundError as error:
-        raise NotFound(
-            "coldkey_missing", str(error), hint="run this on the machine that holds the coldkey"
-        ) from error
-    except (WrongPasswordError, KeyfileError, ValueError, EOFError) as error:
-        raise Invalid(
-            "coldkey_locked", "the coldkey could not be unlocked", hint="check its password"
-        ) from error
+    return str(hotkey.ss58_address), coldkey_address(wallet)
 
 
 def _show(offered: RegistrationOffer) -> None:

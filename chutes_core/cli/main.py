@@ -28,7 +28,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "balance": ("balance:balance", "Show your account, its balance and where to pay."),
     "build": ("build:build", "Build the image of a chute."),
     "chutes": ("chutes:chutes", "List, show and delete deployed chutes."),
-    "deposit": ("deposit:deposit", "Show where the developer deposit goes, and wait for it."),
+    "deposit": ("deposit:deposit", "Show or pay the developer deposit."),
     "deploy": ("deploy:deploy", "Deploy a chute, or its next version."),
     "images": ("images:images", "List, show and delete images."),
     "init": ("init:init", "Write a working chute to begin with."),

@@ -64,8 +64,19 @@ def test_a_deposit_makes_a_developer_and_comes_back_once(lone_net, signer):
     me = user.chutes("balance")
     assert me["permissions"] == []
     address = user.chutes("deposit")["deposit_address"]
-    transfer(lone_net.chain.url, Keypair.create_from_uri("//Bob"), address, 2 * RAO_PER_TAO)
-    wait_until(lambda: user.chutes("deposit")["held_rao"] == 2 * RAO_PER_TAO, 30, "the deposit")
+    bob = Keypair.create_from_uri("//Bob")
+    transfer(lone_net.chain.url, bob, user.coldkey.ss58_address, 3 * RAO_PER_TAO)
+    purse = ("--network", lone_net.chain.url, *user.wallet, "--yes")
+    sent = user.chutes("deposit", "--send", *purse)
+    assert sent["held_rao"] == 2 * RAO_PER_TAO
+    assert (sent["sent"]["tao"], sent["sent"]["state"]) == ("2.000000000", "held")
+    assert sent["sent"]["unlocks_at"] == sent["sent"]["at"]  # the lock of this test is 0 s
+    with pytest.raises(Unavailable, match="nothing_missing"):
+        user.chutes("deposit", "--send", *purse)
+    with pytest.raises(Unavailable, match="insufficient_balance"):
+        user.chutes("deposit", "--send", "5000", *purse)
+    with ChainClient.connect(lone_net.chain.url, 0) as chain:
+        before = chain.balance_rao(user.coldkey.ss58_address)
     assert user.chutes("balance")["permissions"] == ["developer"]
     with pytest.raises(Unavailable, match="coldkey_not_proven"):
         user.chutes("refund", "--yes")
@@ -87,7 +98,7 @@ def test_a_deposit_makes_a_developer_and_comes_back_once(lone_net, signer):
     refund = ended()
     assert refund["refund_id"] == asked["refund_id"]
     with ChainClient.connect(lone_net.chain.url, 0) as chain:
-        assert chain.balance_rao(user.coldkey.ss58_address) == refund["paid_rao"]
+        assert chain.balance_rao(user.coldkey.ss58_address) == before + refund["paid_rao"]
         left = chain.balance_rao(address)
     assert 500 <= left < 500 + refund["fee_rao"] // 50
     assert refund["paid_rao"] + refund["fee_rao"] + left == 2 * RAO_PER_TAO
