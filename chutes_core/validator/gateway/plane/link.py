@@ -9,7 +9,7 @@ nobody asked make the connection unusable, so that no answer reaches the wrong c
 import asyncio
 import struct
 from collections import deque
-from typing import Protocol
+from typing import Protocol, cast
 
 from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut, Unavailable
 from chutes_core.validator.domain.snapshot import InstanceView
@@ -73,9 +73,8 @@ class Link(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Open with the preamble."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._preamble.to_bytes())
+        self._transport = cast("asyncio.Transport", transport)  # uvloop's is no subclass
+        self._transport.write(self._preamble.to_bytes())
 
     def data_received(self, data: bytes) -> None:
         """Open the frames that are now whole, and pass them on."""
