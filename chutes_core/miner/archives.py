@@ -10,6 +10,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import time
 from collections.abc import Callable
 from io import FileIO
 from pathlib import Path
@@ -32,6 +33,7 @@ PAUSE_S = 1.0
 SILENCE_S = 60.0
 """How long a transfer may stand still; the launch's own deadline bounds it as a whole."""
 CHUNK_BYTES = 256 * 1024
+_GOES_ON = "is the validator up, and reached from here? a next launch goes on from there"
 _PREFIX = "/launches/"
 
 
@@ -42,9 +44,18 @@ class Archives:
         directory: made if missing; half-fetched files stay in it over a restart.
         tries: how often a broken transfer is taken up again without any new byte.
         pause_s: between two tries.
+        measured: told the bytes and seconds of each transfer.
     """
 
-    def __init__(self, directory: Path, *, tries: int = TRIES, pause_s: float = PAUSE_S) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        tries: int = TRIES,
+        pause_s: float = PAUSE_S,
+        measured: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._measured = measured
         self._directory = directory
         self._tries = tries
         self._pause_s = pause_s
@@ -55,7 +66,8 @@ class Archives:
         """Return the archive's file, fetched from the validator at ``url`` where it is missing.
 
         Raises:
-            ProtocolError: ``bad_image_ref``, ``archive_mismatch``, ``bad_answer``.
+            ProtocolError: ``bad_image_ref``, ``archive_mismatch``, ``image_refused``,
+                ``bad_answer``.
             Unavailable: ``disk_full``, ``peer_unreachable``. TimedOut: ``peer_timeout``.
             Exhausted: ``transfers_busy``.
         """
@@ -64,7 +76,10 @@ class Archives:
         async with self._locks.setdefault(image.sha256, asyncio.Lock()):
             if not await asyncio.to_thread(path.exists):
                 part = path.with_suffix(".part")
+                began, had = time.monotonic(), await asyncio.to_thread(_size, part)
                 await self._fetch(url, image, part)
+                if self._measured is not None:
+                    self._measured(image.size_bytes - had, time.monotonic() - began)
                 await asyncio.to_thread(_keep, part, path, image)
         return path
 
@@ -106,9 +121,11 @@ class Archives:
                 await asyncio.to_thread(_room_for, part.parent, image.size_bytes - start)
                 await _write(response, part, start, image.size_bytes)
         except (TimeoutError, asyncio.TimeoutError) as error:
-            raise TimedOut("peer_timeout", f"{url} sends nothing for {SILENCE_S:.0f} s") from error
+            text = f"{url} sends nothing for {SILENCE_S:.0f} s"
+            raise TimedOut("peer_timeout", text, hint=_GOES_ON) from error
         except aiohttp.ClientError as error:
-            raise Unavailable("peer_unreachable", f"the transfer broke off: {error}") from error
+            text = f"the transfer of the image broke off: {error}"
+            raise Unavailable("peer_unreachable", text, hint=_GOES_ON) from error
 
 
 async def _write(response: aiohttp.ClientResponse, part: Path, start: int, size_bytes: int) -> None:
@@ -117,7 +134,7 @@ async def _write(response: aiohttp.ClientResponse, part: Path, start: int, size_
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
             start += len(chunk)
             if start > size_bytes:
-                raise ProtocolError("archive_mismatch", "the archive is longer than was granted")
+                raise _mismatch("the archive is longer than was granted")
             await asyncio.to_thread(_on_disk(file.write), chunk)
     finally:
         await asyncio.to_thread(file.close)
@@ -134,10 +151,13 @@ async def _refusal(response: aiohttp.ClientResponse) -> ChutesError:
     raw = await response.content.read(4096)
     text = f"the validator answered {response.status}: {raw.decode(errors='replace')[:300]}"
     if response.status == 429:
-        return Exhausted("transfers_busy", text)
+        return Exhausted("transfers_busy", text, hint="the miner asks again by itself")
     if response.status >= 500:
-        return Unavailable("peer_unreachable", text)
-    return ProtocolError("bad_answer", text)
+        return Unavailable("peer_unreachable", text, hint=_GOES_ON)
+    if response.status in (401, 403, 404, 409):
+        hint = "the launch is over, or its image is gone: the miner asks for a new launch by itself"
+        return ProtocolError("image_refused", text, hint=hint)
+    return ProtocolError("bad_answer", text, hint="the validator's log says more")
 
 
 def _open_at(part: Path, start: int) -> FileIO:
@@ -169,6 +189,14 @@ def _on_disk(write: Callable[[memoryview], int | None]) -> Callable[[bytes], Non
     return checked
 
 
+def _mismatch(text: str) -> ProtocolError:
+    return ProtocolError(
+        "archive_mismatch",
+        text,
+        hint="it was thrown away; if it comes again, the validator has to build the image anew",
+    )
+
+
 def _full(text: str) -> Unavailable:
     return Unavailable(
         "disk_full",
@@ -186,5 +214,5 @@ def _keep(part: Path, path: Path, image: ImageRef) -> None:
         os.fsync(file.fileno())
     if digest.hexdigest() != image.sha256:
         part.unlink()
-        raise ProtocolError("archive_mismatch", "the archive is not the one that was granted")
+        raise _mismatch("the archive is not the one that was granted")
     part.replace(path)

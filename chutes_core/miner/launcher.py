@@ -36,7 +36,7 @@ class Images(Protocol):
         ...
 
     async def used(self, image: ImageRef) -> None:
-        """Take note that the image is prepared: its file may go."""
+        """Take note that the image is prepared, or no use: its file may go."""
         ...
 
 
@@ -106,7 +106,12 @@ class Launcher:
         known = await self._runtime.known(image)
         if known is not None:
             return known
-        prepared = await self._runtime.prepare(await self._images.get(validator, image))
+        bundle = await self._images.get(validator, image)
+        try:
+            prepared = await self._runtime.prepare(bundle)
+        except ProtocolError:
+            await self._images.used(image)  # it would be refused again
+            raise
         await self._images.used(image)
         return prepared
 

@@ -217,7 +217,9 @@ class DockerRuntime:
                 return ready
             if seen.exit_code is not None:
                 raise RuntimeFailed(
-                    "instance_ended", f"the instance ended with {seen.exit_code} before listening"
+                    "instance_ended",
+                    f"the instance ended with {seen.exit_code} before listening",
+                    hint="its last output says why",
                 )
             await asyncio.sleep(_POLL_S)
         raise RuntimeFailed("listen_timeout", f"the instance did not listen in {timeout_s:.0f} s")

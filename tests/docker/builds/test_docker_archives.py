@@ -13,17 +13,20 @@ from chutes_core.base.errors import ProtocolError
 from chutes_core.engine import archive
 from chutes_core.miner.archives import Archives
 from chutes_core.wire.control import ImageRef
+from tests.docker.builds.conftest import Bench
 
 TOKEN = "t" * 64
 BASE = "parachutes/python:3.12"  # a name that every host of these tests uses
 
 
-@pytest.fixture
-def built(bench, base):
-    """A built image and the file of its archive."""
+@pytest.fixture(scope="module")
+def built(tmp_path_factory, engine, base):
+    """A built image and the file of its archive; the engine may have lost it."""
+    bench = Bench(tmp_path_factory.mktemp("built"), engine)
     image = bench.image("transfer", f"FROM {base}\nENV TRANSFER=1")
     made = bench.builder().build(image, bench.log)
-    return image, made, bench.blobs.path(made.archive_sha256)
+    yield image, made, bench.blobs.path(made.archive_sha256)
+    bench.builder().forget(image)
 
 
 def test_an_archive_brings_the_same_image_into_an_engine_without_it(bench, built):
