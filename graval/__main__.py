@@ -48,6 +48,8 @@ def _run(options: argparse.Namespace) -> tuple[dict[str, object], int]:
         open_backend(options.backend, Choice(options.gpu, declare=options.declare)),
         options.profiles.split(","),
         options.challenges,
+        sent=options.as_sent,
+        repeat=options.repeat,
         note=lambda line: print(line, file=sys.stderr, flush=True),
     )
     if options.command == "calibrate":
@@ -67,6 +69,10 @@ def _parser() -> argparse.ArgumentParser:
         "--profiles", default="periodic,admission,light", help="of bench, calibrate"
     )
     parser.add_argument("--challenges", type=int, default=30, help="of each profile")
+    parser.add_argument("--repeat", type=int, default=1, help="answer each so often (bench)")
+    parser.add_argument(
+        "--as-sent", action="store_true", help="bench light as a validator sends it (graval.light)"
+    )
     return parser
 
 

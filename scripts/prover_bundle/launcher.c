@@ -73,7 +73,8 @@ static char *joined(const char *a, const char *b, const char *c)
 
 static const char *const kept[] = {"CUDA_VISIBLE_DEVICES=", "CUDA_DEVICE_ORDER=", "NVIDIA_",
     "TMPDIR=", "LANG=", "OMP_NUM_THREADS=", "OPENBLAS_NUM_THREADS=", "HOME=", 0};
-static const char *const kept_while_building[] = {"PATH=", "CC=", "GRAVAL_BUNDLE_BUILD=", 0};
+static const char *const kept_while_building[] = {"PATH=", "CC=", "LD_LIBRARY_PATH=",
+    "GRAVAL_BUNDLE_BUILD=", 0};
 
 static int any(const char *s, const char *const *prefixes)
 {

@@ -42,7 +42,9 @@ def copy_python(root: Path) -> None:
     """Copy the program, the standard library and the headers (for Triton's compilations)."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     home = root / "lib" / version
-    shutil.copytree(sysconfig.get_path("stdlib"), home, ignore=_NOT_OF_PYTHON)
+    shutil.copytree(
+        sysconfig.get_path("stdlib"), home, ignore=_NOT_OF_PYTHON, ignore_dangling_symlinks=True
+    )
     dynamic = sysconfig.get_config_var("DESTSHARED")
     if dynamic and Path(dynamic).is_dir() and not (home / "lib-dynload").is_dir():
         shutil.copytree(dynamic, home / "lib-dynload", ignore=_NOT_OF_PYTHON)

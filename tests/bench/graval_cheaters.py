@@ -18,13 +18,14 @@ import torch
 
 from graval import bench, prf
 from graval.challenge import DeviceInfo
-from graval.params import PROFILES
+from graval.params import PROFILES, deadlines, reference
 from graval.prover.backend import Choice, Found, open_backend
 from graval.prover.prove import Prover
 from graval.prover.triton_backend import Layers, TritonBackend
 from graval.prover.tuning import for_capability
 
 PIECE_ROWS = 132 * 256 * 4
+MODEL = {0: 1.0, 5: 0.61, 6: 0.21, 7: 0.049, 8: 0.007, 10: 0.00002}  # percent missing, T = 8
 
 
 class Recomputing(TritonBackend):
@@ -103,7 +104,8 @@ def main() -> int:
         for missing in (int(text) for text in options.missing.split(",")):
             cheater = kind(torch.device("cuda", 0), info)
             cheater.missing_percent = missing
-            figures.append({"kind": kind.__name__.lower(), "missing_percent": missing}
+            figures.append({"kind": kind.__name__.lower(), "missing_percent": missing,
+                            "pass_model": MODEL.get(missing)}
                            | _measure(cheater, info, options.challenges))  # fmt: skip
             print(json.dumps(figures[-1]), flush=True)
             cheater.release()
@@ -121,7 +123,9 @@ def _measure(cheater: Recomputing, info: DeviceInfo, count: int) -> dict[str, ob
     prover = Prover(cheater)
     cheater.warm_up = lambda: None  # type: ignore[method-assign] # it would take all the memory
     prover.warm_up()
-    legs1, legs2, right = [], [], True
+    due = deadlines(profile, reference(info.short_name, profile.name), 0)
+    full = profile.rows(info.memory_bytes)
+    legs1, legs2, right, passed = [], [], True, 0
     for number in range(count + 1):
         challenge = bench.challenge_of(info, profile, rows)
         start = time.perf_counter_ns()
@@ -133,8 +137,13 @@ def _measure(cheater: Recomputing, info: DeviceInfo, count: int) -> dict[str, ob
         if number:
             legs1.append((between - start) // 1000)
             legs2.append((end - between) // 1000)
+            passed += (
+                legs1[-1] * full <= due.leg1_us * rows and legs2[-1] * full <= due.leg2_us * rows
+            )
     return {
         "right": right,
+        "pass_rate": round(passed / count, 3),
+        "challenges": count,
         "leg1_us": bench.quantiles(legs1).p50_us,
         "leg2_us": bench.quantiles(legs2).p50_us,
     }

@@ -8,14 +8,13 @@ enough to be timed over a network, and in a round long enough that two cannot sh
 Invariant: nothing here makes a deadline longer than the reference of the judged class allows.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from chutes_core.base.gpus import GPU_CLASSES
 from graval.errors import NoReference
 from graval.gpus import GPUS
+from graval.light import as_sent
 from graval.params import (
-    MAX_LAYERS,
-    MAX_STAGES,
     Deadlines,
     Profile,
     Reference,
@@ -27,11 +26,6 @@ from graval.params import (
 from graval.timing import LEG1_SLACK_PERCENT, LEG2_SLACK_PERCENT
 
 UNCALIBRATED = "uncalibrated"
-LIGHT_LEG1_US = 60_000
-LIGHT_LEG2_US = 40_000
-"""A light leg takes so long at least: 10 % of it must be more than a process's own jitter."""
-LIGHT_REAL = (3, 6)
-"""Real tags in a stage of a light leg 2: it claims no capacity, and needles cost the verifier."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +56,7 @@ def work_for(
     """
     rows = asked.rows(memory_bytes)
     known = _reference(asked, gpu_class, rows)
-    if asked.name == "light":
-        asked, known = _longer(asked, known, least_us)
+    asked, known = as_sent(asked, known, least_us)
     stretched = stretch(asked, known, rtt_us)
     one_us = known.leg1_us + known.leg2_us * stretched.stages // known.stages
     passes = max(1, -(-least_us // max(1, one_us)))
@@ -123,20 +116,3 @@ def _reference(asked: Profile, gpu_class: str, rows: int) -> Reference:
         stages=stages,
         basis=UNCALIBRATED,
     )
-
-
-def _longer(asked: Profile, known: Reference, least_us: int) -> tuple[Profile, Reference]:
-    """Return the light profile with more layers and stages, and its reference scaled likewise.
-
-    A fill's time is proportional to its layers; the rest of leg 1 is one scan.
-    """
-    scan_us = max(1, known.leg2_us // known.stages)
-    fill_us = max(1, known.leg1_us - scan_us)
-    wanted_us = LIGHT_LEG1_US if not least_us else max(LIGHT_LEG1_US, least_us // 2)
-    layers = min(MAX_LAYERS, asked.layers * max(1, -(-wanted_us // fill_us)))
-    stages = min(MAX_STAGES, max(asked.stages, -(-LIGHT_LEG2_US // scan_us)))
-    longer = replace(
-        asked, layers=layers, stages=stages, min_real=LIGHT_REAL[0], max_real=LIGHT_REAL[1]
-    )
-    scaled = replace(known, leg1_us=fill_us * layers // asked.layers + scan_us)
-    return longer, scaled

@@ -5,15 +5,10 @@ import threading
 import pytest
 
 from chutes_core.validator.attest.group import run_group
-from chutes_core.validator.attest.work import (
-    LIGHT_LEG1_US,
-    LIGHT_LEG2_US,
-    UNCALIBRATED,
-    proven_class,
-    work_for,
-)
+from chutes_core.validator.attest.work import UNCALIBRATED, proven_class, work_for
 from graval.errors import RoundTripTooLong
 from graval.gpus import GPUS
+from graval.light import LIGHT_LEG1_US, LIGHT_LEG2_US
 from graval.params import profile, references
 
 GIB = 1 << 30
