@@ -8,9 +8,9 @@ already says is not sent again); weights are never sent twice within the subnet'
 import ipaddress
 import threading
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import bittensor as bt
 from bittensor_core import Keypair
@@ -25,6 +25,8 @@ from chutes_core.chain.metagraph import Metagraph, Neuron, read_metagraph
 from chutes_core.chain.outbox import Outbox
 from chutes_core.chain.subnet import Subnet, read_subnet
 from chutes_core.chain.weights import find_weights, weights_call
+
+T = TypeVar("T")
 
 _AXON_VERSION = 1
 _AXON_PROTOCOL = 4
@@ -305,6 +307,14 @@ class ChainClient:
             return await find_weights(substrate, hotkey_ss58, block_number)
 
         return self._connection.read(read, "look for an extrinsic")
+
+    def read(self, question: Callable[[bt.RpcSubstrate], Awaitable[T]], doing: str) -> T:
+        """Return what ``question`` reads, tried again on a fresh connection where one is lost.
+
+        Raises:
+            Unavailable: the node stayed unreachable.
+        """
+        return self._connection.read(question, doing)
 
     def call(self, coldkey: Any, generated_call: Any, doing: str) -> Receipt:
         """Send one generated call signed by a coldkey; for scripts run where the coldkey is.
