@@ -57,7 +57,7 @@ class ValidatorApi(Protocol):
         ...
 
     async def leases(self, validator: Validator) -> LeaseList:
-        """Return all leases that the validator knows."""
+        """Return the leases of this miner that the validator knows."""
         ...
 
 
@@ -65,6 +65,7 @@ class HttpValidatorApi:
     """The calls over HTTP; use as an async context manager."""
 
     def __init__(self, keypair: Keypair) -> None:
+        self._own = keypair.ss58_address
         self._signed = SignedClient(keypair)
         self._bundles = SignedClient(keypair, timeout_s=_BUNDLE_TIMEOUT_S)
 
@@ -121,7 +122,7 @@ class HttpValidatorApi:
 
     async def leases(self, validator: Validator) -> LeaseList:
         """GET /leases (unsigned: each lease carries its miner's signature)."""
-        return await self._signed.get(f"{validator.url}/leases", LeaseList)
+        return await self._signed.get(f"{validator.url}/leases?miner={self._own}", LeaseList)
 
     async def well_known(self, url: str, nonce: str) -> WellKnown:
         """GET /.well-known/chutes (unsigned: the answer is signed over the nonce)."""

@@ -7,9 +7,14 @@ any validator can show from the two signatures alone; GPUs in conflict earn noth
 from bittensor_core import Keypair
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from chutes_core.base.errors import Invalid
 from chutes_core.wire.signing import check_text_signature
 
 MAX_BLOCK = 2**53
+LEASES_PAGE = 5_000
+"""How many leases one answer of `GET /leases` holds at most; a shorter one is the last."""
+Place = tuple[str, str, str, int, int]
+"""A lease's place in a list: miner, GPU, validator, first and last block."""
 MAX_LEASE_BLOCKS = 200_000  # four weeks of 12 s blocks; what is longer could never be forgotten
 
 
@@ -60,14 +65,23 @@ class Lease(BaseModel):
         Raises:
             Unauthenticated: it did not.
         """
-        text = _text(
+        check_text_signature(_text(*self.place), self.signature, self.miner_hotkey)
+
+    @property
+    def place(self) -> Place:
+        """Where it stands in the order of lists."""
+        return (
             self.miner_hotkey,
             self.gpu_uuid,
             self.validator_hotkey,
             self.from_block,
             self.to_block,
         )
-        check_text_signature(text, self.signature, self.miner_hotkey)
+
+    @property
+    def cursor(self) -> str:
+        """What asks for the leases after this one (`GET /leases?after=`)."""
+        return ",".join(map(str, self.place))
 
     def covers(self, block: int) -> bool:
         """Tell whether the lease holds at ``block``."""
@@ -82,6 +96,23 @@ class Lease(BaseModel):
             and self.from_block <= other.to_block
             and other.from_block <= self.to_block
         )
+
+
+def place_of(cursor: str) -> Place:
+    """Return the place that a cursor names.
+
+    Raises:
+        Invalid: ``bad_cursor``.
+    """
+    parts = cursor.split(",")
+    blocks = [part for part in parts[3:] if part.isascii() and part.isdigit() and len(part) <= 16]
+    if len(parts) != 5 or len(blocks) != 2:
+        raise Invalid(
+            "bad_cursor",
+            "this names no place in the list",
+            hint="after= miner,GPU,validator,from_block,to_block of the last lease that was read",
+        )
+    return parts[0], parts[1], parts[2], int(blocks[0]), int(blocks[1])
 
 
 def _text(miner: str, gpu: str, validator: str, from_block: int, to_block: int) -> str:

@@ -8,17 +8,20 @@ signatures.
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.wire.control import Inventory, LeaseList
+from chutes_core.wire.lease import LEASES_PAGE, Lease
 from chutes_core.wire.peer_http import PeerSession
 from chutes_core.wire.peers import SignedClient
 from chutes_core.wire.urls import check_url
 
 MAX_LEASES_BYTES = 4 * 1024 * 1024
+MAX_LEASE_PAGES = 256
 PEER_TIMEOUT_S = 5.0
 
 
@@ -72,15 +75,31 @@ class Inventories:
         """
         async with PeerSession(timeout_s=PEER_TIMEOUT_S) as peers:
             asked = [
-                _fetch_leases(peers, url, allow_private=allow_private)
+                self._learn_from(peers, url, allow_private=allow_private)
                 for url in validators.values()
             ]
-            lists = await asyncio.gather(*asked, return_exceptions=True)
-        _log_broken(lists)
-        kept = 0
-        for leases in lists:
-            if isinstance(leases, LeaseList):
-                kept += await asyncio.to_thread(self._leases.learn, leases.leases)
+            kept = await asyncio.gather(*asked, return_exceptions=True)
+        _log_broken(kept)
+        return sum(count for count in kept if isinstance(count, int))
+
+    async def _learn_from(self, peers: PeerSession, url: str, *, allow_private: bool) -> int:
+        """Read a validator's leases, page after page, and return how many were kept.
+
+        A peer that forges, or whose pages do not go forward, is read no further.
+        """
+        kept, last = 0, None
+        try:
+            await check_url(url, allow_private=allow_private)
+            for _ in range(MAX_LEASE_PAGES):
+                page = await _fetch_page(peers, url, last)
+                learned = await asyncio.to_thread(self._leases.learn, page)
+                kept += learned.kept
+                forward = bool(page) and (last is None or page[-1].place > last.place)
+                if len(page) < LEASES_PAGE or learned.forged or not forward:
+                    break
+                last = page[-1]
+        except ChutesError as error:
+            logger.debug("leases not answered", url=url, error=error.code)
         return kept
 
     async def _ask(self, miner: MinerAddress) -> Inventory | None:
@@ -94,13 +113,10 @@ class Inventories:
         return inventory if inventory.hotkey == miner.hotkey else None
 
 
-async def _fetch_leases(peers: PeerSession, url: str, *, allow_private: bool) -> LeaseList:
-    try:
-        await check_url(url, allow_private=allow_private)
-        return await peers.get(url + "/leases", LeaseList, max_bytes=MAX_LEASES_BYTES)
-    except ChutesError as error:
-        logger.debug("leases not answered", url=url, error=error.code)
-        return LeaseList(leases=())
+async def _fetch_page(peers: PeerSession, url: str, last: Lease | None) -> tuple[Lease, ...]:
+    query = "" if last is None else f"?after={quote(last.cursor)}"
+    found = await peers.get(f"{url}/leases{query}", LeaseList, max_bytes=MAX_LEASES_BYTES)
+    return found.leases
 
 
 def _log_broken(answers: Sequence[object]) -> None:

@@ -7,7 +7,7 @@ the conflict can be shown; a lease is dropped only after its last block is long 
 import sqlite3
 
 from chutes_core.validator.store.connection import Connection, Value
-from chutes_core.wire.lease import Lease
+from chutes_core.wire.lease import Lease, Place
 
 
 class LeaseRows:
@@ -24,14 +24,42 @@ class LeaseRows:
         """
         return self._db.insert("leases", _row(lease), known="keep")
 
-    def current(self, block: int) -> tuple[Lease, ...]:
-        """Return the leases that hold at ``block`` or later."""
+    def has(self, lease: Lease) -> bool:
+        """Tell whether this very lease is kept, its signature too."""
+        return (
+            self._db.number(
+                "SELECT count(*) FROM leases WHERE miner_hotkey=? AND gpu_uuid=?"
+                " AND validator_hotkey=? AND from_block=? AND to_block=? AND signature=?",
+                (*lease.place, lease.signature),
+            )
+            == 1
+        )
+
+    def page(
+        self, block: int, *, after: Place | None, miner_hotkey: str | None, limit: int
+    ) -> tuple[Lease, ...]:
+        """Return leases that hold at ``block`` or later, in the order of their places.
+
+        Args:
+            block: a lease that ended before it is left out.
+            after: only places behind this one.
+            miner_hotkey: only this miner's.
+            limit: how many at most.
+        """
         rows = self._db.all(
-            "SELECT * FROM leases WHERE to_block >= ?"
-            " ORDER BY miner_hotkey, gpu_uuid, from_block, validator_hotkey",
-            (block,),
+            "SELECT * FROM leases WHERE to_block >= ? AND (? IS NULL OR miner_hotkey=?)"
+            " AND (miner_hotkey, gpu_uuid, validator_hotkey, from_block, to_block) > (?,?,?,?,?)"
+            " ORDER BY miner_hotkey, gpu_uuid, validator_hotkey, from_block, to_block LIMIT ?",
+            (block, miner_hotkey, miner_hotkey, *(after or ("", "", "", 0, 0)), limit),
         )
         return tuple(map(_lease, rows))
+
+    def count(self, miner_hotkey: str, block: int) -> int:
+        """Return how many leases of a miner hold at ``block`` or later."""
+        return self._db.number(
+            "SELECT count(*) FROM leases WHERE miner_hotkey=? AND to_block >= ?",
+            (miner_hotkey, block),
+        )
 
     def of_gpu(self, miner_hotkey: str, gpu_uuid: str, block: int) -> tuple[Lease, ...]:
         """Return the leases of one GPU that hold at ``block`` or later."""

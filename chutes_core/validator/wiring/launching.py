@@ -88,7 +88,9 @@ def _admission_limits(settings: ValidatorSettings) -> AdmissionLimits:
 
 
 def _known(shared: Shared, traffic: Traffic) -> _Known:
-    leases = LeaseBook(shared.store.leases, self_hotkey=shared.ground.keys.hotkey_ss58)
+    leases = LeaseBook(
+        shared.store.leases, shared.network, self_hotkey=shared.ground.keys.hotkey_ss58
+    )
     inventories = Inventories(shared.ground.client, leases)
     return _Known(
         leases=leases,

@@ -1,6 +1,7 @@
 """What one hostile miner, validator or developer can do to the others: nothing."""
 
 import json
+from contextlib import asynccontextmanager
 
 import pytest
 from aiohttp import web
@@ -9,14 +10,38 @@ from pydantic import ValidationError
 
 from chutes_core.validator.launches.inventories import Inventories, MinerAddress
 from chutes_core.validator.launches.leases import LeaseBook
+from chutes_core.validator.launches.ports import Miner
 from chutes_core.validator.launches.snapshot import _models
 from chutes_core.validator.store.database import Store
-from chutes_core.wire.lease import MAX_LEASE_BLOCKS, Lease
+from chutes_core.wire.lease import MAX_LEASE_BLOCKS, Lease, place_of
 from chutes_core.wire.peers import SignedClient
 from tests.unit.launches.test_autoscale_target import chute
 
 US = Keypair.create_from_uri("//Us")
 MINER = Keypair.create_from_uri("//Miner")
+
+
+class Chain:
+    """Everybody is registered."""
+
+    devnet, block = True, 0
+
+    def miner(self, hotkey):
+        return Miner(hotkey, "cold", 1, "")
+
+
+@asynccontextmanager
+async def served(answer):
+    """Serve every path by one handler."""
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", answer)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
 
 
 @pytest.fixture
@@ -46,7 +71,8 @@ async def serve():
 async def inventories(tmp_path):
     store = Store(tmp_path / "v.sqlite")
     async with SignedClient(US) as client:
-        yield Inventories(client, LeaseBook(store.leases, self_hotkey=US.ss58_address)), store
+        book = LeaseBook(store.leases, Chain(), self_hotkey=US.ss58_address)
+        yield Inventories(client, book), store
     store.close()
 
 
@@ -72,6 +98,27 @@ async def test_a_long_list_of_leases_is_read_to_its_end(inventories, serve):
     good = await serve(200, json.dumps(body).encode())
     urls = {"a": f"http://127.0.0.1:{good}", "b": "http://a..b", "c": "http://127.0.0.1:1"}
     assert await inventories[0].exchange(urls, allow_private=True) == 600
+
+
+async def test_leases_beyond_a_page_are_read_too(inventories, monkeypatch):
+    """Another validator's list is followed to its end; one that goes in circles is left."""
+    monkeypatch.setattr("chutes_core.validator.launches.inventories.LEASES_PAGE", 4)
+    rows = sorted(leases(10), key=lambda lease: lease.place)
+    asked, circles = [], []
+
+    async def answer(request):
+        asked.append(request.query.get("after"))
+        after = place_of(asked[-1]) if asked[-1] and not circles else None
+        page = [lease for lease in rows if after is None or lease.place > after][:4]
+        return web.json_response({"leases": [lease.model_dump() for lease in page]})
+
+    async with served(answer) as url:
+        assert await inventories[0].exchange({"a": url}, allow_private=True) == 10
+        assert asked == [None, rows[3].cursor, rows[7].cursor]
+        asked.clear()
+        circles.append(True)
+        await inventories[0].exchange({"a": url}, allow_private=True)
+        assert len(asked) == 2
 
 
 async def test_private_addresses_are_not_dialled_off_a_devnet(inventories, serve):

@@ -119,7 +119,7 @@ def test_leases_of_two_validators_that_share_a_block_conflict(store):
     assert store.leases.conflicts(0, 100) == {("miner", "GPU-1")}
     assert store.leases.conflicts(0, 29) == frozenset()
     assert store.leases.of_gpu("miner", "GPU-1", 25) == (renewal, double, later)
-    assert store.leases.current(31) == (later,)
+    assert store.leases.page(31, after=None, miner_hotkey=None, limit=9) == (later,)
     assert store.leases.prune(31) == 3
 
 

@@ -18,6 +18,7 @@ from chutes_core.validator.launches.ports import ChainView
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import Handshake, LeaseList
 from chutes_core.wire.discovery import WELL_KNOWN_PATH, WellKnown
+from chutes_core.wire.lease import place_of
 
 VERDICTS_SHOWN_S = 24 * 3600
 MAX_VERDICTS = 500
@@ -50,8 +51,12 @@ def build_router(
         ).signed(keypair)
 
     @router.get("/leases")
-    def known_leases() -> LeaseList:
-        return LeaseList(leases=tuple(leases.known(chain.block))[:10_000])
+    def known_leases(
+        after: Annotated[str | None, Query(max_length=300)] = None,
+        miner: Annotated[str | None, Query(max_length=64)] = None,
+    ) -> LeaseList:
+        place = None if after is None else place_of(after)
+        return LeaseList(leases=leases.known(chain.block, after=place, miner_hotkey=miner))
 
     @router.get("/verdicts")
     def verdicts(since_s: Annotated[int | None, Query(ge=0)] = None) -> dict[str, Any]:
