@@ -33,7 +33,15 @@ Found = dict[str, Any]
     metavar="[TAO]",
     help="Send so much from your wallet's coldkey; without a number, what is still missing.",
 )
-@click.option("--wait", "wait_tao", default=None, metavar="TAO", help="Wait for so much more TAO.")
+@click.option(
+    "--wait",
+    "wait_tao",
+    is_flag=False,
+    flag_value=MISSING,
+    default=None,
+    metavar="[TAO]",
+    help="Wait for so much more TAO; without a number, until nothing is missing.",
+)
 @click.option("--timeout", default=600.0, show_default=True, help="Seconds to wait at most.")
 @click.option(
     "--network",
@@ -68,9 +76,7 @@ def deposit(
             return
         sent = None
         if wait_tao is not None:
-            goal = _total(found) + parse_tao(wait_tao)
-            note(f"send {wait_tao} TAO to {found['deposit_address']}")
-            found = _wait(client, lambda now: _total(now) >= goal, timeout)
+            found = _wait(client, _goal(found, wait_tao), timeout)
         if send_tao is not None:
             rao = _missing(found) if send_tao == MISSING else parse_tao(send_tao)
             purse = (network, _genesis(client), wallet_path, wallet_name)
@@ -91,6 +97,14 @@ def _read(client: ApiClient) -> Found:
 
 def _total(found: Found) -> int:
     return sum(int(one["rao"]) for one in found["deposits"])
+
+
+def _goal(found: Found, wait_tao: str) -> Callable[[Found], bool]:
+    if wait_tao == MISSING:
+        return lambda now: int(now["held_rao"]) >= int(now["required_rao"])
+    goal = _total(found) + parse_tao(wait_tao)
+    note(f"send {wait_tao} TAO to {found['deposit_address']}")
+    return lambda now: _total(now) >= goal
 
 
 def _missing(found: Found) -> int:

@@ -164,6 +164,10 @@ def test_waiting_ends_with_the_time_limit(run, account):
     account.on("GET /users/me/deposits", mine())
     account.on("GET /users/me/deposits", mine(one(10**9)))
     assert run("deposit", "--wait", "1", "--json").json["held_rao"] == 10**9
+    account.replies.clear()
+    account.on("GET /users/me/deposits", mine(one(10**9)))
+    account.on("GET /users/me/deposits", mine(one(10**9), one(10**9)))
+    assert run("deposit", "--wait", "--json").json["held_rao"] == 2 * 10**9
 
 
 def test_every_failure_of_the_child_is_typed(child):
