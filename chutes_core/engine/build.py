@@ -278,7 +278,11 @@ def _failure(words: str, last_lines: str = "") -> ChutesError:
     if known is not None and known.code in ("disk_full", "image_pull_failed", "no_such_image"):
         return known
     # A command's own end says "code 1" alone, whatever it ran out of.
-    hint = _NO_SPACE if "no space left on device" in last_lines.lower() else ""
+    hint = "mend what the last lines name"
+    if "no space left on device" in last_lines.lower():
+        hint = _NO_SPACE
+    elif "non-zero code: 137" in words:
+        hint = "the command was killed: it took more memory than a build may"
     return Invalid("build_failed", words.strip()[:600], hint=hint)
 
 

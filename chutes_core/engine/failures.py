@@ -84,7 +84,7 @@ _KNOWN = (
         NotFound,
         "no_such_image",
         "the Docker engine has no such image and cannot get it",
-        "",
+        "check the image's name and tag",
     ),
     _known(
         r"dial tcp|no such host|tls handshake|i/o timeout|x509:|failed to resolve reference",
@@ -98,7 +98,7 @@ _KNOWN = (
         Invalid,
         "no_executable",
         "the image has no such program",
-        "",
+        "is it in the image, and on its PATH?",
     ),
 )
 

@@ -94,6 +94,7 @@ def image_view(image: Image) -> Json:
         "readme": image.readme,
         "public": image.public,
         "status": image.status,
+        "error": _failure_view(image),
         "created_at": when(image.created_at_s),
         "build_started_at": when(image.build_started_at_s),
         "build_completed_at": when(image.build_completed_at_s),
@@ -101,6 +102,13 @@ def image_view(image: Image) -> Json:
         "logo_id": None,
         "patch_version": "initial",
     }
+
+
+def _failure_view(image: Image) -> Json | None:
+    """Return why a build failed; `status` holds the text, with the last lines of its log."""
+    if image.state != "error":
+        return None
+    return {"code": image.error_code, "hint": image.error_hint}
 
 
 def cord_view(cord: Cord) -> Json:

@@ -37,7 +37,18 @@ class DockerBuildLimits:
 
 
 class BuildFailed(Exception):
-    """A build ended without an image; the text is shown to the developer as the status."""
+    """A build ended without an image; the text is shown to the developer as the status.
+
+    Args:
+        text: cause, what to do, and the last lines of output.
+        code: for programs.
+        hint: what to do, alone.
+    """
+
+    def __init__(self, text: str, *, code: str = "build_failed", hint: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+        self.hint = hint
 
 
 class BuildStopped(Exception):

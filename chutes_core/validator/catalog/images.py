@@ -28,7 +28,7 @@ from chutes_core.validator.catalog.dockerfile import check_dockerfile
 from chutes_core.validator.domain.accounts import DEVELOPER, Account
 from chutes_core.validator.domain.images import Image, ImageState
 from chutes_core.validator.store.database import Store
-from chutes_core.validator.store.images import LogLine, LogType, Made
+from chutes_core.validator.store.images import Failure, LogLine, LogType, Made
 
 MAX_NAME_LENGTH = 128
 MAX_README_BYTES = 64 * 1024
@@ -223,7 +223,7 @@ class Images:
         try:
             made = self._builder.build(image, log)
         except BuildFailed as failure:
-            self._fail(image, str(failure), log)
+            self._fail(image, Failure(str(failure), failure.code, failure.hint), log)
         except BuildStopped:
             self._again(image, log, "the validator stops: the build begins again at its next start")
         except Unavailable as error:
@@ -245,13 +245,15 @@ class Images:
             return
         logger.bind(image=image.full_name).info("Image built")
 
-    def _fail(self, image: Image, reason: str, log: Callable[[LogType, str], None]) -> None:
+    def _fail(self, image: Image, failed: Failure, log: Callable[[LogType, str], None]) -> None:
         self._tries.pop(image.image_id, None)
         if self._store.images.get(image.image_id) is None:
             return  # it was deleted meanwhile
-        log("stderr", reason)
-        self._advance(image.image_id, "building", "error", error=reason)
-        logger.bind(image=image.full_name, reason=reason).warning("Image build failed")
+        log("stderr", failed.text)
+        self._advance(image.image_id, "building", "error", failed=failed)
+        logger.bind(image=image.full_name, code=failed.code, reason=failed.text).warning(
+            "Image build failed"
+        )
 
     def _later(self, image: Image, error: Unavailable, log: Callable[[LogType, str], None]) -> None:
         """Try again after a while, for this host may be at fault; but not for ever."""
@@ -259,7 +261,8 @@ class Images:
         tries = self._tries[image.image_id] = self._tries.get(image.image_id, 0) + 1
         self._not_before_us = self._clock.monotonic_us() + RETRY_S * 1_000_000
         if tries >= MAX_TRIES:
-            self._fail(image, f"the validator cannot build now: {error.message}", log)
+            text = f"the validator cannot build now: {error.message}"
+            self._fail(image, Failure(text, error.code, error.hint), log)
         else:
             self._again(image, log, f"cannot build now (try {tries} of {MAX_TRIES}): {error.code}")
 
@@ -285,11 +288,11 @@ class Images:
         from_state: ImageState,
         to_state: ImageState,
         *,
-        error: str = "",
+        failed: Failure | None = None,
         made: Made | None = None,
     ) -> Image:
         return self._store.images.advance(
-            image_id, from_state, to_state, at_s=self._clock.now_s(), error=error, made=made
+            image_id, from_state, to_state, at_s=self._clock.now_s(), failed=failed, made=made
         )
 
 

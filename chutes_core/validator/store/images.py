@@ -29,6 +29,15 @@ class Made:
     archive_bytes: int
 
 
+@dataclass(frozen=True)
+class Failure:
+    """Why a build ended without an image."""
+
+    text: str
+    code: str
+    hint: str
+
+
 class ImageRows:
     """Images by id and by full name."""
 
@@ -80,15 +89,21 @@ class ImageRows:
         to_state: ImageState,
         *,
         at_s: int,
-        error: str,
+        failed: Failure | None = None,
         made: Made | None = None,
     ) -> Image:
-        """Move a build on, stamping its start or its end, and what it made.
+        """Move a build on, stamping its start or its end, and what it made or why it failed.
 
         Raises:
             Conflict: ``image_moved`` where the image is not in ``from_state``.
         """
-        changes: dict[str, Value] = {"state": to_state, "error": error}
+        why = failed or Failure("", "", "")
+        changes: dict[str, Value] = {
+            "state": to_state,
+            "error": why.text,
+            "error_code": why.code,
+            "error_hint": why.hint,
+        }
         if to_state == "building":
             changes["build_started_at_s"] = at_s
         if to_state in ("built", "error"):
@@ -150,6 +165,8 @@ def _row(image: Image) -> dict[str, Value]:
         "image_digest": image.image_digest,
         "archive_sha256": image.archive_sha256,
         "archive_bytes": image.archive_bytes,
+        "error_code": image.error_code,
+        "error_hint": image.error_hint,
     }
 
 
@@ -173,6 +190,8 @@ def _image(row: sqlite3.Row) -> Image:
         image_digest=row["image_digest"],
         archive_sha256=row["archive_sha256"],
         archive_bytes=row["archive_bytes"],
+        error_code=row["error_code"],
+        error_hint=row["error_hint"],
     )
 
 

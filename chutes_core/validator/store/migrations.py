@@ -318,6 +318,12 @@ def _gpus(db: Database) -> None:
     _create(db, _GPUS)
 
 
+@migrations(name="0030-image-errors")
+def _image_errors(db: Database) -> None:
+    for column in ("error_code", "error_hint"):
+        db.execute(f"ALTER TABLE images ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
+
+
 @migrations(name="0050-key-limits")
 def _key_limits(db: Database) -> None:
     for column in ("expires_at_s", "budget_rao", "calls_per_minute", "spent_rao"):

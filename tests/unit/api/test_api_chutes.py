@@ -106,7 +106,7 @@ async def test_bad_chutes_are_refused_and_nothing_is_stored(
 async def test_unbuilt_image_cannot_be_deployed(ready, alice, chute_body):
     """An image must be built first."""
     store = ready.services.store
-    store.images.advance(ids.image_id("alice", "app", "1"), "built", "pending", at_s=1, error="")
+    store.images.advance(ids.image_id("alice", "app", "1"), "built", "pending", at_s=1)
     answer = await ready.signed(alice, "POST", "/chutes/", body=chute_body())
     assert (answer.status_code, answer.json()["code"]) == (409, "image_not_built")
 

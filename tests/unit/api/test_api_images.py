@@ -54,7 +54,7 @@ async def test_log_of_a_running_build_is_a_stream_that_ends_with_done(
     def end_the_build_after_two_polls(images, of):
         if next(polls) == 2:
             store.images.append_log(of, "stdout", "three")
-            store.images.advance(of, "building", "built", at_s=2, error="")
+            store.images.advance(of, "building", "built", at_s=2)
         return store.images.get(of)
 
     monkeypatch.setattr(Images, "state_of", end_the_build_after_two_polls)

@@ -59,7 +59,7 @@ def test_failed_build_ends_as_an_error_with_its_reason(store, alice):
 def test_build_that_a_dead_process_left_is_done_again(store, alice, images):
     """After a restart a build that was under way is pending and gets built."""
     image = images.create(alice, draft())
-    store.images.advance(image.image_id, "pending", "building", at_s=1, error="")
+    store.images.advance(image.image_id, "pending", "building", at_s=1)
     images.build(image.image_id)
     assert images.get(alice, "app:1").state == "building"
     images.resume()

@@ -3,6 +3,7 @@ import pytest
 from chutes_core.base.errors import Conflict, Invalid, NotFound, TooLarge
 from chutes_core.validator.domain.chutes import Chute, Cord, Selector
 from chutes_core.validator.domain.images import Image
+from chutes_core.validator.store.images import Failure
 from chutes_core.wire.lease import Lease
 
 
@@ -90,16 +91,18 @@ def test_image_state_moves_by_compare_and_set(store, owner):
     store.images.insert(image)
     with pytest.raises(Conflict, match="image_exists"):
         store.images.insert(image)
-    taken = store.images.advance("i1", "pending", "building", at_s=5, error="")
+    taken = store.images.advance("i1", "pending", "building", at_s=5)
     assert taken.build_started_at_s == 5
     with pytest.raises(Conflict):
-        store.images.advance("i1", "pending", "building", at_s=6, error="")
+        store.images.advance("i1", "pending", "building", at_s=6)
     store.images.append_log("i1", "stdout", "one")
     store.images.append_log("i1", "stderr", "two")
     assert [line.text for line in store.images.log("i1", after=0)] == ["one", "two"]
     assert [line.text for line in store.images.log("i1", after=1)] == ["two"]
-    failed = store.images.advance("i1", "building", "error", at_s=7, error="boom")
+    why = Failure("boom", "build_failed", "mend it")
+    failed = store.images.advance("i1", "building", "error", at_s=7, failed=why)
     assert (failed.status, failed.build_completed_at_s) == ("error: boom", 7)
+    assert (failed.error_code, failed.error_hint) == ("build_failed", "mend it")
     assert store.images.delete("i1")
     assert store.images.log("i1", after=0) == ()
 
