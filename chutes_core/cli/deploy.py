@@ -4,7 +4,7 @@ from typing import Any
 
 import click
 
-from chutes_core.cli import session
+from chutes_core.cli import logos, session
 from chutes_core.cli.options import emit, json_option, note, pairs, yes_option
 from chutes_core.sdk.loader import load_file
 from chutes_core.sdk.manifest import deploy_body
@@ -12,10 +12,10 @@ from chutes_core.sdk.manifest import deploy_body
 
 @click.command()
 @click.argument("chute_ref", metavar="MODULE:CHUTE")
-@click.option("--public", is_flag=True, help="Everybody may see and call it.")
-@click.option("--accept-fee", is_flag=True, help="Pay the deploy fee of a new chute.")
-@click.option("--logo", default=None, help="Id of an uploaded logo.")
-@click.option("--debug", is_flag=True, help="Print what is sent.")
+@click.option("--public/--no-public", help="Everybody may see and call it.")
+@click.option("--accept-fee/--no-accept-fee", help="Pay the deploy fee of a new chute.")
+@click.option("--logo", default=None, help="A picture's file, or the id of an uploaded one.")
+@click.option("--debug/--no-debug", help="Print what is sent.")
 @yes_option
 @json_option
 def deploy(
@@ -29,10 +29,10 @@ def deploy(
 ) -> None:
     """Deploy a chute, or its next version. Its image must be built."""
     source, chute = load_file(chute_ref)
-    body = deploy_body(chute, source, public=public, logo_id=logo)
-    if debug:
-        note("\n".join(f"{name}: {value}" for name, value in body.items() if name != "code"))
     with session.management() as client:
+        body = deploy_body(chute, source, public=public, logo_id=logos.resolve(client, logo))
+        if debug:
+            note("\n".join(f"{name}: {value}" for name, value in body.items() if name != "code"))
         params = {"accept_fee": str(accept_fee or yes).lower()}
         answer: dict[str, Any] = client.call("POST", "/chutes/", body=body, params=params)
     text = pairs(

@@ -23,9 +23,9 @@ def keys() -> None:
 
 @keys.command()
 @click.option("--name", required=True, help="What you call the key.")
-@click.option("--admin", is_flag=True, help="May do everything you may.")
-@click.option("--images", is_flag=True, help="All your images.")
-@click.option("--chutes", is_flag=True, help="All your chutes.")
+@click.option("--admin/--no-admin", help="May do everything you may.")
+@click.option("--images/--no-images", help="All your images.")
+@click.option("--chutes/--no-chutes", help="All your chutes.")
 @click.option("--image-ids", multiple=True, help="One image; may be repeated.")
 @click.option("--chute-ids", multiple=True, help="One chute; may be repeated.")
 @click.option("--action", type=click.Choice(ACTIONS), help="Only this action, instead of all.")
@@ -76,13 +76,15 @@ def create(
 
 
 @keys.command("list")
+@click.option("--name", default=None, help="Only those whose name contains this.")
 @click.option("--page", default=0, show_default=True)
 @click.option("--limit", default=25, show_default=True)
 @json_option
-def list_keys(page: int, limit: int, as_json: bool) -> None:
+def list_keys(name: str | None, page: int, limit: int, as_json: bool) -> None:
     """List your keys, without their secrets."""
+    params: dict[str, str | int | bool] = {"page": page, "limit": limit}
+    params |= {"name": name} if name else {}
     with session.management() as client:
-        params = {"page": page, "limit": limit}
         answer = client.call("GET", "/api_keys/", purpose=PURPOSE, params=params)
     rows = [
         (key["api_key_id"], key["name"], "admin" if key["admin"] else len(key.get("scopes") or ()))

@@ -28,7 +28,7 @@ def add_commands(
     place = f"/{noun}s/"
 
     @click.option("--name", default=None, help="Only those whose name contains this.")
-    @click.option("--include-public", is_flag=True, help="Other users' public ones, too.")
+    @click.option("--include-public/--no-include-public", help="Other users' public ones, too.")
     @click.option("--page", default=0, show_default=True)
     @click.option("--limit", default=25, show_default=True)
     @json_option

@@ -14,8 +14,10 @@ from chutes_core.sdk.credentials import HotkeyCredentials
 
 @click.command()
 @click.option("--username", required=True, help="3 to 32 of: a-z 0-9 _ -")
-@click.option("--wallet-path", default=wallet.DEFAULT_PATH, show_default=True)
-@click.option("--wallet-name", default="default", show_default=True)
+@click.option(
+    "--wallet-path", "--wallets-path", "wallet_path", default=wallet.DEFAULT_PATH, show_default=True
+)
+@click.option("--wallet-name", "--wallet", "wallet_name", default="default", show_default=True)
 @click.option("--hotkey", default="default", show_default=True, help="Name of the hotkey.")
 @click.option("--token", default=None, help="Where the validator asks for one.")
 @yes_option

@@ -9,7 +9,7 @@ from chutes_core.cli.options import emit, json_option
 @click.command()
 @click.option("--chute-id", required=True, help="The chute: id or name.")
 @click.option("--user-id", required=True, help="With whom: id or username.")
-@click.option("--remove", is_flag=True, help="Take the right back.")
+@click.option("--remove/--no-remove", help="Take the right back.")
 @json_option
 def share(chute_id: str, user_id: str, remove: bool, as_json: bool) -> None:
     """Let another user see and call a chute of yours."""

@@ -11,11 +11,14 @@ import click
 
 from chutes_core.base.errors import NotFound
 from chutes_core.cli import session
+from chutes_core.cli.buildlog import LogReader
 from chutes_core.cli.options import emit, json_option, note, pairs, table
 from chutes_core.cli.records import quoted
 from chutes_core.sdk.client import ApiClient
 
 WATCH_S = 2.0
+BUILD_S = 7200.0
+GLANCE_S = 5.0  # what is there is read by then, whatever the build does
 _SHOWN = ("name", "version", "slug", "phase", "reason", "hot", "instances")
 
 
@@ -39,30 +42,54 @@ def status(chute: str, watch: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.argument("chute")
+@click.argument("target", metavar="CHUTE|IMAGE")
 @click.option("--instance", help="Of this instance; default: the newest of the chute.")
+@click.option("--image", "of_image", is_flag=True, help="The build log of an image.")
 @click.option("--backfill", default=100, show_default=True, help="Lines from before.")
-@click.option("--follow/--no-follow", default=True, help="Go on while the instance lives.")
+@click.option("--follow/--no-follow", "go_on", default=True, help="Go on while it lives.")
 @json_option
-def logs(chute: str, instance: str | None, backfill: int, follow: bool, as_json: bool) -> None:
-    """Print what an instance of a chute of yours prints."""
+def logs(
+    target: str, instance: str | None, of_image: bool, backfill: int, go_on: bool, as_json: bool
+) -> None:
+    """Print what an instance of a chute prints, or the build log of an image (user/name:tag)."""
     with session.management() as client:
-        wanted = instance or _newest(client, chute)
+        if of_image or ":" in target:
+            build_log(client, target, go_on=go_on, as_json=as_json)
+            return
+        wanted = instance or newest(client, target)
         note(f"instance {wanted}")
-        params: dict[str, str | int | bool] = {"backfill": backfill, "follow": str(follow).lower()}
-        path = f"/instances/{quoted(wanted)}/logs"
-        for line in client.lines(path, purpose="logs", params=params):
-            if line.startswith("data:"):
-                event = json.loads(line.removeprefix("data:"))
-                emit(event, as_json=as_json, text=str(event.get("log", "")))
+        follow(client, wanted, backfill=backfill, go_on=go_on, as_json=as_json)
 
 
-def _look(client: ApiClient, chute: str) -> dict[str, Any]:
-    record = client.call("GET", f"/chutes/{quoted(chute)}", purpose="chutes")
-    return {name: record[name] for name in _SHOWN}
+def follow(
+    client: ApiClient, instance_id: str, *, backfill: int, go_on: bool, as_json: bool
+) -> None:
+    """Print an instance's log, line by line."""
+    params: dict[str, str | int | bool] = {"backfill": backfill, "follow": str(go_on).lower()}
+    path = f"/instances/{quoted(instance_id)}/logs"
+    for line in client.lines(path, purpose="logs", params=params):
+        if line.startswith("data:"):
+            event = json.loads(line.removeprefix("data:"))
+            emit(event, as_json=as_json, text=str(event.get("log", "")))
 
 
-def _newest(client: ApiClient, chute: str) -> str:
+def build_log(client: ApiClient, image: str, *, go_on: bool, as_json: bool) -> None:
+    """Print an image's build log: to the end of the build, or what there is now."""
+    record = client.call("GET", f"/images/{quoted(image)}", purpose="images")
+    reader = LogReader(
+        client,
+        str(record["image_id"]),
+        lambda line: emit({"log": line}, as_json=as_json, text=line),
+    )
+    reader.follow(time.monotonic() + (BUILD_S if go_on else GLANCE_S))
+
+
+def newest(client: ApiClient, chute: str) -> str:
+    """Return the newest instance of a chute.
+
+    Raises:
+        NotFound: ``no_instance``.
+    """
     instances = _look(client, chute)["instances"]
     if not instances:
         raise NotFound(
@@ -71,6 +98,11 @@ def _newest(client: ApiClient, chute: str) -> str:
             hint=f"ask for one: chutes warmup {chute}",
         )
     return str(instances[-1]["instance_id"])
+
+
+def _look(client: ApiClient, chute: str) -> dict[str, Any]:
+    record = client.call("GET", f"/chutes/{quoted(chute)}", purpose="chutes")
+    return {name: record[name] for name in _SHOWN}
 
 
 def _text(now: dict[str, Any]) -> str:

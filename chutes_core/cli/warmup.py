@@ -9,16 +9,22 @@ from chutes_core.base.errors import Unavailable
 from chutes_core.cli import session
 from chutes_core.cli.options import emit, json_option, note
 from chutes_core.cli.records import quoted
+from chutes_core.cli.status import follow, newest
+from chutes_core.sdk.loader import load_chute
 
 
 @click.command()
 @click.argument("chute")
+@click.option("--stream-logs/--no-stream-logs", help="Then go on with what its instance prints.")
+@click.option("--debug/--no-debug", hidden=True, help="For the public command's sake.")
 @json_option
-def warmup(chute: str, as_json: bool) -> None:
-    """Ask for an instance of a chute (name or id) and wait until it is hot."""
+def warmup(chute: str, stream_logs: bool, debug: bool, as_json: bool) -> None:
+    """Ask for an instance of a chute (name, id or MODULE:CHUTE) and wait until it is hot."""
+    del debug
+    name = name_of(chute)
     last: dict[str, Any] = {}
     with session.calls() as client:
-        for line in client.lines(f"/chutes/warmup/{quoted(chute)}", purpose="chutes"):
+        for line in client.lines(f"/chutes/warmup/{quoted(name)}", purpose="chutes"):
             if not line.startswith("data:"):
                 continue
             last = _event(line.removeprefix("data:").strip())
@@ -29,10 +35,21 @@ def warmup(chute: str, as_json: bool) -> None:
         raise Unavailable(
             "still_cold",
             "the chute is not hot yet",
-            hint="try again; `chutes chutes get` shows its instances",
+            hint=f"try again; `chutes status {name}` says why",
             http_status=200,
         )
-    emit(last, as_json=as_json, text=f"{chute} is hot")
+    emit(last, as_json=as_json, text=f"{name} is hot")
+    if stream_logs:
+        with session.management() as client:
+            follow(client, newest(client, name), backfill=100, go_on=True, as_json=as_json)
+
+
+def name_of(chute: str) -> str:
+    """Return the name of the chute that is meant; MODULE:CHUTE of a file here is that chute's."""
+    module, colon, variable = chute.partition(":")
+    if colon and variable.isidentifier() and "/" not in module:
+        return load_chute(chute).name
+    return chute
 
 
 def is_hot(event: dict[str, Any]) -> bool:

@@ -6,7 +6,7 @@ without a limit. Paths and bodies are those of shared/PUBLIC_API (Calls).
 
 import json
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -20,6 +20,7 @@ from chutes_core.sdk.credentials import Credentials, HotkeyCredentials
 TIMEOUT_S = 60.0
 CONNECT_TIMEOUT_S = 10.0
 STREAM_SILENCE_S = 120.0
+PIECE_BYTES = 256 * 1024
 _REPLAY_TRIES = 4
 _LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -82,13 +83,25 @@ class ApiClient:
         return parse_json(answer)
 
     def upload(
-        self, path: str, fields: Mapping[str, str], files: Mapping[str, tuple[str, bytes, str]]
+        self,
+        path: str,
+        fields: Mapping[str, str],
+        files: Mapping[str, tuple[str, bytes, str]],
+        *,
+        sent: Callable[[int], None] | None = None,
     ) -> Any:
-        """Send a multipart form (files: field -> name, bytes, type); return the parsed answer."""
+        """Send a multipart form (files: field -> name, bytes, type); return the parsed answer.
+
+        Args:
+            path: where to.
+            fields: the form's texts.
+            files: its files.
+            sent: told the bytes of each piece that has left.
+        """
         form = self._http.build_request("POST", path, data=dict(fields), files=dict(files))
         content = form.read()
         headers = {"Content-Type": form.headers["Content-Type"]}
-        return parse_json(self.send("POST", path, content=content, headers=headers))
+        return parse_json(self.send("POST", path, content=content, headers=headers, sent=sent))
 
     def send(
         self,
@@ -100,6 +113,7 @@ class ApiClient:
         params: Mapping[str, str | int | bool] | None = None,
         headers: Mapping[str, str] | None = None,
         read_s: float = TIMEOUT_S,
+        sent: Callable[[int], None] | None = None,
     ) -> httpx.Response:
         """Send bytes and return the whole answer; a status of 400 or more raises."""
         answer = self.open_stream(
@@ -110,6 +124,7 @@ class ApiClient:
             params=params,
             headers=headers,
             read_s=read_s,
+            sent=sent,
         )
         try:
             answer.read()
@@ -129,10 +144,13 @@ class ApiClient:
         params: Mapping[str, str | int | bool] | None = None,
         headers: Mapping[str, str] | None = None,
         read_s: float = STREAM_SILENCE_S,
+        sent: Callable[[int], None] | None = None,
     ) -> httpx.Response:
         """Send a request and return the answer with its body unread; the caller closes it."""
         for last in [False] * _REPLAY_TRIES + [True]:
             request = self._request(method, path, purpose, content, params, headers, read_s)
+            if sent is not None and content is not None:
+                request.stream = _Told(content, sent)
             try:
                 answer = self._http.send(request, stream=True)
                 if answer.status_code < 400:
@@ -187,6 +205,20 @@ class ApiClient:
             return False
         self._credentials.skip(1 + secrets.randbelow(7))
         return True
+
+
+class _Told(httpx.SyncByteStream):
+    """A body that tells of each piece as it leaves."""
+
+    def __init__(self, content: bytes, sent: Callable[[int], None]) -> None:
+        self._content = content
+        self._sent = sent
+
+    def __iter__(self) -> Iterator[bytes]:
+        for start in range(0, len(self._content), PIECE_BYTES):
+            piece = self._content[start : start + PIECE_BYTES]
+            yield piece
+            self._sent(len(piece))
 
 
 def parse_json(answer: httpx.Response) -> Any:
