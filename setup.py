@@ -60,6 +60,7 @@ setup(
         "httpx>=0.28",
         "pydantic>=2.14",
         "rich>=15",
+        "uvicorn>=0.54,<1",  # `chutes dev` and `chutes run --dev`
     ],
     extras_require={
         "validator": VALIDATOR,
