@@ -44,7 +44,7 @@ async def call_cord(
             raise unreachable(base, error) from error
     if answer.status_code >= 400:
         raise error_of(answer.status_code, answer.headers, answer.content)
-    return _result(cord, answer)
+    return result_of(cord, answer)
 
 
 async def stream_cord(
@@ -91,7 +91,12 @@ def _client(base_url: str) -> httpx.AsyncClient:
     return httpx.AsyncClient(timeout=new_timeout(_READ_TIMEOUT_S), trust_env=uses_proxy(base_url))
 
 
-def _result(cord: "Cord", answer: httpx.Response) -> Any:
+def result_of(cord: "Cord", answer: httpx.Response) -> Any:
+    """Return what a cord answered, made into its hinted type where that can be checked.
+
+    Raises:
+        ProtocolError: ``unexpected_result``.
+    """
     content_type = answer.headers.get("content-type", "").partition(";")[0].strip()
     if content_type.startswith("text/"):
         return answer.text
