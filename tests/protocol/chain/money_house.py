@@ -77,17 +77,20 @@ class House:
         folder: of everything on disk.
         watcher: kept over restarts, since opening one takes seconds; None opens one.
         archive_url: of a node that forgets nothing.
-        number: the account number, which nobody else uses on this chain.
+        numbers: of the accounts; nobody else uses them on this chain.
+        till: where sweeps go.
     """
 
-    def __init__(self, url, folder, *, number, watcher=None, archive_url=None, clock=None):
+    def __init__(
+        self, url, folder, *, numbers, watcher=None, archive_url=None, clock=None, till=None
+    ):
         self.url = url
         self.folder = folder
-        self.number = number
+        self.numbers = numbers
         self.archive_url = archive_url
         self.clock = clock or SystemClock()
         self.watcher = watcher or TransferWatcher(url, archive_url=archive_url)
-        self.till = stranger()  # where sweeps go
+        self.till = till or stranger()
         self.noted = []
         self.sweeps = True
         self._refund_id = ""
@@ -137,23 +140,33 @@ class House:
         if self.chain is not None:
             self.sweeper.close()
 
-    def move_in(self, name="user"):
-        """Open the account and begin to read the chain at its head."""
-        account = Account(
-            *(name, self.number, name, f"hot-{name}", stranger()),
-            *(derive(PAYMENT_TREASURY, self.number), derive(DEPOSIT_TREASURY, self.number)),
-            *("0", 1),
-        )
-        self.store.accounts.create(lambda _: account)
-        self.store.accounts.prove_coldkey(name, account.coldkey_ss58, "signature")
+    def move_in(self):
+        """Open the accounts and begin to read the chain at its head; twice does nothing more."""
+        known = {account.number for account in self.store.accounts.all()}
+        for number in self.numbers:
+            if number not in known:
+                self._open_account(number)
         self.payments.begin(self.watcher.finalized_number())
-        return self.store.accounts.get(name)
+
+    def _open_account(self, number):
+        name = f"user-{number}"
+        account = Account(
+            *(name, number, name, f"hot-{name}", stranger()),
+            *(derive(PAYMENT_TREASURY, number), derive(DEPOSIT_TREASURY, number), "0", 1),
+        )
+        with self.store.transaction(durable=True):
+            self.store.accounts.create(lambda _: account)
+            self.store.accounts.prove_coldkey(name, account.coldkey_ss58, "signature")
 
     @property
     def account(self):
-        """The one account, as it is stored now."""
-        (account,) = self.store.accounts.all()
-        return account
+        """The first account, as it is stored now."""
+        return self.accounts[0]
+
+    @property
+    def accounts(self):
+        """Every account, as it is stored now."""
+        return tuple(self.store.accounts.all())
 
     def ask_back(self):
         """Ask everything back that is unlocked."""
@@ -211,32 +224,41 @@ class House:
         return self.store.cursors.get("payments")
 
     def check(self, *, paid_in, deposited):
-        """Compare ledger, outboxes and chain, to the rao.
+        """Compare ledger, outboxes and chain for the only account, to the rao.
 
         Args:
             paid_in: rao that came to the payment address.
             deposited: rao that came to the deposit address.
         """
-        ledger, account, user = self.store.ledger, self.account, self.account.user_id
+        self.check_all({self.account.user_id: (paid_in, deposited)})
+
+    def check_all(self, came):
+        """Compare ledger, outboxes and chain, to the rao; ``came``: user -> (paid, deposited)."""
+        ledger = self.store.ledger
         assert ledger.total() == 0
         assert ledger.disagreements() == ()
-        assert ledger.balance(user_credit(user)) == paid_in
-        arrived = [deposit.rao for deposit in self.store.deposits.of_user(user)]
-        assert sum(arrived) == deposited
-        on_deposit = self.chain.balance_rao(account.deposit_address)
-        on_payment = self.chain.balance_rao(account.payment_address)
-        assert -ledger.balance(chain_deposit(user)) == on_deposit
+        for account in self.accounts:
+            self._check_account(account, *came[account.user_id])
+        on_payment = sum(self.chain.balance_rao(a.payment_address) for a in self.accounts)
         assert -ledger.balance(CHAIN_PAYMENTS) == on_payment
+        assert self.chain.balance_rao(self.till) == sum(i.amount_rao for i in self.swept())
+        self._check_paid_once()
+
+    def _check_account(self, account, paid_in, deposited):
+        ledger, user = self.store.ledger, account.user_id
+        assert ledger.balance(user_credit(user)) == paid_in
+        assert sum(deposit.rao for deposit in self.store.deposits.of_user(user)) == deposited
+        on_deposit = self.chain.balance_rao(account.deposit_address)
+        assert -ledger.balance(chain_deposit(user)) == on_deposit
         refunds = self.store.refunds.of_user(user)
         paid = [one for one in refunds if one.state is RefundState.FINALIZED]
         assert self.chain.balance_rao(account.coldkey_ss58) == sum(r.paid_rao for r in paid)
-        self._check_paid_once(refunds)
-        assert self.chain.balance_rao(self.till) == sum(i.amount_rao for i in self.swept())
         if all(refund.state in ENDED for refund in refunds):
             assert ledger.balance(refund_flow(user)) == 0
             assert ledger.balance(user_deposit(user)) == deposited - sum(r.amount_rao for r in paid)
 
-    def _check_paid_once(self, refunds):
+    def _check_paid_once(self):
+        refunds = [r for a in self.accounts for r in self.store.refunds.of_user(a.user_id)]
         done = [i for i in self.signer_store.outbox.all() if i.state is OutboxState.FINALIZED]
         names = [item.intent_id for item in done]
         assert len(names) == len(set(names)), "a refund was paid twice"
@@ -245,10 +267,11 @@ class House:
 
     def _sweep(self):
         child = child_of(PAYMENT_SECRET)
-        sweeping.sweep(
-            *(self.sweeper, self.sweep_outbox, self.sweep_store, child, self.till),
-            *(self.number, RAO // 100),
-        )
+        for number in self.numbers:
+            sweeping.sweep(
+                *(self.sweeper, self.sweep_outbox, self.sweep_store, child, self.till),
+                *(number, RAO // 100),
+            )
 
     def _quote(self):
         return self.chain.transfer_fee_rao(_TREASURY_KEY, self.till, RAO)

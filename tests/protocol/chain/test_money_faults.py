@@ -100,7 +100,10 @@ def controls(net):
 def house(net, watcher, tmp_path):
     """A house whose account nobody else on this chain has."""
     built = House(
-        net.url, tmp_path, number=next(NUMBERS), watcher=watcher, archive_url=f"{net.url}/archive"
+        *(net.url, tmp_path),
+        numbers=(next(NUMBERS),),
+        watcher=watcher,
+        archive_url=f"{net.url}/archive",
     )
     built.move_in()
     yield built
