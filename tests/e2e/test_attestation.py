@@ -56,6 +56,21 @@ def test_a_live_instance_is_challenged_again_and_serves_on(attested):
     assert user.post("/c/demo-echo/echo", {"text": "still here"}).json() == "still here"
 
 
+def test_an_idle_gpu_is_called_to_rounds(attested):
+    """It has no instance that could be asked: its miner brings it, and it stays admitted."""
+    user, validator = attested
+    launches = launches_of(miner_hotkey(1), user.url, validator)
+    serving = {uuid for one in launches if one.state == "active" for uuid in one.gpu_uuids}
+
+    def of_the_idle_one():
+        node = [{gpu["gpu_uuid"] for gpu in proof["gpus"]} for proof in proofs(user, "node")]
+        return [uuids for uuids in node if not uuids & serving]
+
+    # while a GPU serves, only a round can ask for the other: its admission is hours young
+    wait_until(lambda: bool(of_the_idle_one()), 90, "an idle GPU in a round")
+    assert all(proof["accepted"] for proof in proofs(user, "node"))
+
+
 def test_a_gpu_without_an_attestation_is_not_admitted(attested):
     """A launch request for a leased but unknown GPU is refused with the way out."""
     user, validator = attested

@@ -11,7 +11,7 @@ Invariant: nothing here makes a deadline longer than the reference of the judged
 from dataclasses import dataclass
 
 from chutes_core.base.gpus import GPU_CLASSES
-from graval.errors import NoReference
+from graval.errors import GravalError, NoReference
 from graval.gpus import GPUS
 from graval.light import as_sent
 from graval.params import (
@@ -19,6 +19,7 @@ from graval.params import (
     Profile,
     Reference,
     deadlines,
+    profile,
     reference,
     references,
     stretch,
@@ -61,6 +62,15 @@ def work_for(
     one_us = known.leg1_us + known.leg2_us * stretched.stages // known.stages
     passes = max(1, -(-least_us // max(1, one_us)))
     return Work(stretched, known, deadlines(stretched, known, rtt_us), rows, passes)
+
+
+def leg1_us(profile_name: str, gpu_class: str) -> int:
+    """Return how long leg 1 takes an honest GPU of a class; 0 where nobody can say."""
+    try:
+        asked, memory_bytes = profile(profile_name), GPUS[gpu_class].memory_bytes
+        return _reference(asked, gpu_class, asked.rows(memory_bytes)).leg1_us
+    except (GravalError, KeyError):
+        return 0
 
 
 def proven_class(work: Work, gpu_class: str, leg1_us: int, leg2_us: int) -> str:

@@ -27,6 +27,8 @@ _AGAIN_NUMERATOR, _AGAIN_DENOMINATOR = 3, 4  # of the age limit: then the next o
 
 Known = Callable[[], Mapping[str, Inventory]]
 """Hotkey -> the inventory it answered last."""
+CalledUp = Callable[[str], frozenset[str]]
+"""Hotkey -> its GPUs that are called to a round now (see `musters`)."""
 
 
 @dataclass(frozen=True)
@@ -44,8 +46,15 @@ class Admissions:
     """Keeps the standing of GPUs."""
 
     def __init__(
-        self, *, store: Store, clock: Clock, limits: AdmissionLimits, known: Known
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        limits: AdmissionLimits,
+        known: Known,
+        called_up: CalledUp = lambda hotkey: frozenset(),
     ) -> None:
+        self._called_up = called_up
         self._store = store
         self._clock = clock
         self._limits = limits
@@ -55,6 +64,7 @@ class Admissions:
         """Return what the wanted list says to a miner; None where no attestation is needed."""
         if not self._limits.max_age_s:
             return None
+        called_up = self._called_up(hotkey)
         return AdmissionWanted(
             chute_id=ADMISSION_CHUTE_ID,
             version=ADMISSION_VERSION,
@@ -63,8 +73,31 @@ class Admissions:
                 admission.gpu_uuid
                 for admission in self._young(hotkey)
                 if self._clock.now_s() - admission.proven_at_s < self._limits.periodic_s
+                and admission.gpu_uuid not in called_up
             ),
         )
+
+    def miners(self) -> frozenset[str]:
+        """Return the miners that have admitted GPUs."""
+        if not self._limits.max_age_s:
+            return frozenset()
+        return self._store.gpus.admitted_miners(self._clock.now_s() - self._limits.max_age_s)
+
+    def idle(self, hotkey: str) -> frozenset[str]:
+        """Return a miner's admitted GPUs that stand in no launch of ours.
+
+        What its inventory says does not count: a silent one would keep them out of rounds.
+        """
+        if not self._limits.max_age_s:
+            return frozenset()
+        since_s = self._clock.now_s() - self._limits.max_age_s
+        admitted = {a.gpu_uuid for a in self._store.gpus.admissions(hotkey, since_s)}
+        return frozenset(admitted - self._store.launches.busy_gpus(hotkey).keys())
+
+    def lapse(self, hotkey: str, gpu_uuid: str) -> None:
+        """Take a GPU's admission: it did not come to the round that it was called to."""
+        self._store.gpus.revoke(hotkey, gpu_uuid)
+        logger.warning("gpu did not come to its round", gpu=gpu_uuid, miner=hotkey)
 
     def profile_for(self, hotkey: str, gpu_uuids: Sequence[str]) -> str:
         """Return what a node attestation asks for: periodic where every GPU's admission is young.

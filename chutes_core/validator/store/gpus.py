@@ -57,6 +57,13 @@ class GpuRows:
         )
         return tuple(map(_admission, rows))
 
+    def admitted_miners(self, since_s: int) -> frozenset[str]:
+        """Return the hotkeys that have a GPU admitted at or after a time."""
+        rows = self._db.all(
+            "SELECT DISTINCT miner_hotkey FROM gpu_admissions WHERE at_s>=?", (since_s,)
+        )
+        return frozenset(row["miner_hotkey"] for row in rows)
+
     def saw(self, sighting: Sighting) -> tuple[str, ...]:
         """Keep who shows a GPU; return the hotkeys that contest it, where there are several.
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from chutes_core.validator.attest.attestor import ProcessAttestor
 from chutes_core.validator.launches.admissions import AdmissionLimits, Admissions
+from chutes_core.validator.launches.drains import Drains
 from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.lifecycle import Lifecycle
 from chutes_core.validator.launches.lights import Lights
+from chutes_core.validator.launches.musters import Muster
 from chutes_core.validator.launches.plans import Plans
 from chutes_core.validator.launches.rounds import Rounds
 from chutes_core.validator.launches.service import Launches, LaunchLimits
@@ -50,10 +52,11 @@ class _Known:
 def build_launching(shared: Shared, traffic: Traffic) -> Launching:
     """Construct the parts in the order in which they need each other."""
     limits = _launch_limits(shared.settings)
-    known = _known(shared, traffic)
     attestor = ProcessAttestor()
+    muster = Muster(attestor)
+    known = _known(shared, traffic, muster)
     plans = _plans(shared, known)
-    lifecycle = _lifecycle(shared, traffic, known, attestor, plans, limits)
+    lifecycle = _lifecycle(shared, traffic, known, muster, plans, limits)
     lights = _lights(shared, traffic, attestor, plans, lifecycle)
     keeper = _keeper(shared, traffic, known, lifecycle, limits)
     return Launching(
@@ -61,7 +64,7 @@ def build_launching(shared: Shared, traffic: Traffic) -> Launching:
         inventories=known.inventories,
         attestor=attestor,
         lights=lights,
-        rounds=_rounds(shared, lights),
+        rounds=_rounds(shared, lights, muster, known),
         lifecycle=lifecycle,
         launches=_launches(shared, traffic, known, lifecycle, keeper, limits),
         transfers=Transfers(shared.store, shared.vault),
@@ -87,7 +90,7 @@ def _admission_limits(settings: ValidatorSettings) -> AdmissionLimits:
     )
 
 
-def _known(shared: Shared, traffic: Traffic) -> _Known:
+def _known(shared: Shared, traffic: Traffic, muster: Muster) -> _Known:
     leases = LeaseBook(
         shared.store.leases, shared.network, self_hotkey=shared.ground.keys.hotkey_ss58
     )
@@ -100,6 +103,7 @@ def _known(shared: Shared, traffic: Traffic) -> _Known:
             clock=shared.clock,
             limits=_admission_limits(shared.settings),
             known=lambda: inventories.known,
+            called_up=muster.called,
         ),
         wanted=Wanted(
             store=shared.store,
@@ -125,13 +129,13 @@ def _lifecycle(
     shared: Shared,
     traffic: Traffic,
     known: _Known,
-    attestor: ProcessAttestor,
+    muster: Muster,
     plans: Plans,
     limits: LaunchLimits,
 ) -> Lifecycle:
     return Lifecycle(
         store=shared.store,
-        attestor=attestor,
+        attestor=muster,
         plans=plans,
         admissions=known.admissions,
         vault=shared.vault,
@@ -194,17 +198,25 @@ def _lights(
         plans=plans,
         lifecycle=lifecycle,
         pauses=traffic.pauses,
-        in_flight=traffic.gateway.in_flight_of,
+        drains=Drains(
+            in_flight=traffic.gateway.in_flight_of,
+            clock=shared.clock,
+            longest_call_s=shared.settings.max_call_s,
+        ),
         changed=traffic.pictures.refresh,
         clock=shared.clock,
         interval_s=shared.settings.light_seconds,
     )
 
 
-def _rounds(shared: Shared, lights: Lights) -> Rounds:
+def _rounds(shared: Shared, lights: Lights, muster: Muster, known: _Known) -> Rounds:
+    network = shared.network
     return Rounds(
         store=shared.store,
         lights=lights,
+        muster=muster,
+        admissions=known.admissions,
+        leased=lambda hotkey, uuid: known.leases.held(hotkey, uuid, network.block),
         self_hotkey=shared.ground.keys.hotkey_ss58,
         one_in=shared.settings.round_one_in,
     )

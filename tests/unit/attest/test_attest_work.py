@@ -4,8 +4,9 @@ import threading
 
 import pytest
 
-from chutes_core.validator.attest.group import run_group
+from chutes_core.validator.attest.group import balanced, run_group
 from chutes_core.validator.attest.work import UNCALIBRATED, proven_class, work_for
+from chutes_core.validator.domain.verdicts import AttestPlan, ClaimedGpu
 from graval.errors import RoundTripTooLong
 from graval.gpus import GPUS
 from graval.light import LIGHT_LEG1_US, LIGHT_LEG2_US
@@ -61,20 +62,59 @@ def test_an_uncalibrated_class_counts_as_what_its_figures_prove():
     assert fast != name
 
 
+def plan(name, scope="light", profile_name="light", gpu_class="h100_sxm"):
+    return AttestPlan(
+        launch_id=name,
+        validator_hotkey="5V",
+        miner_hotkey="5M",
+        node_id="node",
+        host="127.0.0.1",
+        port=1,
+        ticket=b"",
+        validator_private_key=b"",
+        instance_public_key=b"",
+        profile=profile_name,
+        gpus=(ClaimedGpu(f"GPU-{name}", 0, gpu_class, False),),
+        devnet=False,
+        started_at_s=1,
+        scope=scope,
+        least_us=500_000 if scope == "light" else 0,
+    )
+
+
 def test_sessions_of_a_group_start_together_and_one_that_fails_holds_nobody_up():
     """Nobody starts before the last is ready; who ends before is not waited for."""
     ready, begun = [], []
     lock = threading.Lock()
 
-    def run(plan, start):
-        if plan == "broken":
+    def run(one, start):
+        if one.launch_id == "broken":
             return "refused"
         with lock:
-            ready.append(plan)
+            ready.append(one)
         start()
         with lock:
             begun.append(len(ready))
-        return plan
+        return one.launch_id
 
-    assert run_group(("a", "broken", "b"), run=run) == ("a", "refused", "b")
+    assert run_group((plan("a"), plan("broken"), plan("b")), run=run) == ("a", "refused", "b")
     assert begun == [2, 2]
+
+
+@pytest.mark.parametrize("gpu_class", ["h100_sxm", "a6000", "b200"])
+def test_no_light_challenge_fits_into_the_slack_of_an_idle_gpus_first_leg(gpu_class):
+    """Done first on the same silicon, it makes the other's leg 1 late, whatever the class."""
+    light, idle = balanced((plan("a", gpu_class=gpu_class),
+                            plan("b", "node", "periodic", gpu_class)))  # fmt: skip
+    memory = GPUS[gpu_class].memory_bytes
+    fuller = work_for(profile("periodic"), gpu_class, memory, rtt_us=300)
+    work = work_for(profile("light"), gpu_class, memory, rtt_us=300, least_us=light.least_us)
+    both_us = (work.known.leg1_us + work.known.leg2_us) * work.passes + fuller.known.leg1_us
+    assert both_us > fuller.due.leg1_us
+    assert light.least_us >= 500_000
+    assert idle.least_us == 0
+
+
+def test_light_challenges_among_themselves_stay_as_they_are():
+    """Nothing fuller beside them, nothing longer."""
+    assert balanced((plan("a"), plan("b"))) == (plan("a"), plan("b"))
