@@ -27,7 +27,16 @@ VALIDATOR = [
     "sqlite-utils>=4.2,<5",
     "uvloop>=0.23",
 ]
-MINER = [*CHAIN, *SERVER, "docker>=7.2,<8", "numpy>=2", "psutil>=7", "sqlite-utils>=4.2,<5"]
+MINER = [
+    *CHAIN,
+    *SERVER,
+    "PyYAML>=6",
+    "docker>=7.2,<8",
+    "numpy>=2",
+    "prometheus-client>=0.22",
+    "psutil>=7",
+    "sqlite-utils>=4.2,<5",
+]
 DEVNET = [*CHAIN, *SERVER, "kyber-py>=1", "pycryptodome>=3.24", "websockets>=16"]
 DEV = [
     *VALIDATOR,
