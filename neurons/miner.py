@@ -1,13 +1,16 @@
 """The miner neuron: `python neurons/miner.py --help`.
 
-Reads CHUTES_MINER_* and options (an option wins), runs until SIGTERM, never prompts. Exit codes:
-0 ended by a signal, 1 an error that is a bug, 2 refused to start (the log names the code and what
-to do), 3 the hotkey lost its registration.
+Reads CHUTES_MINER_* and options (an option wins; options stand before `doctor` or `status`), runs
+until SIGTERM, never prompts. Exit codes: 0 ended by a signal, 1 an error that is a bug, 2 refused
+to start (the log names the code and what to do), 3 the hotkey lost its registration; `doctor`: 4 a
+check failed; `status`: 5 the miner does not run.
 """
 
 import asyncio
+import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +23,15 @@ from pydantic import ValidationError
 
 from chutes_core.base.errors import ChutesError, Invalid
 from chutes_core.base.logs import configure_logs
+from chutes_core.miner import operate
 from chutes_core.miner.app import run
+from chutes_core.miner.operate import EXIT_NOT_RUNNING
 from chutes_core.miner.settings import MinerSettings
 
 EXIT_REFUSED = 2
 
 
-@click.command(context_settings={"show_default": False})
+@click.group(invoke_without_command=True, context_settings={"show_default": False})
 @click.option("--wallet-path", type=click.Path(path_type=Path), help="directory of wallets")
 @click.option("--wallet-name", help="wallet whose hotkey and coldkeypub lie here")
 @click.option("--hotkey", help="name of the hotkey in the wallet")
@@ -48,6 +53,10 @@ EXIT_REFUSED = 2
 @click.option("--validators", help="auto, or hotkeys to serve, separated by commas")
 @click.option("--min-validator-stake-tao", help="serve validators with at least this stake")
 @click.option("--lease-blocks", type=int, help="length of a lease")
+@click.option("--min-run-seconds", type=float, help="least time of an instance on a lent GPU")
+@click.option("--drain-seconds", type=float, help="how long calls may go on after SIGTERM")
+@click.option("--operator-host", help="address of /metrics and /status; default: 127.0.0.1")
+@click.option("--operator-port", type=int, help="its port; 0 takes any, and keeps it")
 @click.option("--poll-seconds", type=float, help="pause between rounds")
 @click.option("--gpu-python", help="interpreter for graval provers")
 @click.option("--hourly-cost-usd-micros", type=int, help="what this node costs its operator")
@@ -57,9 +66,51 @@ EXIT_REFUSED = 2
 @click.option(
     "--ready-file", type=click.Path(path_type=Path), help="written as JSON once it serves"
 )
-def main(**options: Any) -> None:
+@click.pass_context
+def main(context: click.Context, /, **options: Any) -> None:
     """Run a miner: lease GPUs to validators, run their chutes, carry their calls."""
-    sys.exit(start(options))
+    if context.invoked_subcommand is None:
+        sys.exit(start(options))
+    context.obj = options
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="print the findings as JSON")
+@click.pass_obj
+def doctor(options: dict[str, Any], as_json: bool) -> None:
+    """Look at everything that a miner needs, and say how to repair what is missing."""
+    sys.exit(_operate(options, lambda settings: _doctor(settings, as_json=as_json)))
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="print the status as JSON")
+@click.pass_obj
+def status(options: dict[str, Any], as_json: bool) -> None:
+    """Ask the running miner of this --data-dir what runs, what it earns, and why GPUs are idle."""
+    sys.exit(_operate(options, lambda settings: _status(settings, as_json=as_json)))
+
+
+def _operate(options: dict[str, Any], command: Callable[[MinerSettings], int]) -> int:
+    """Run a command with these options; return its exit code."""
+    configure_logs("ERROR")
+    try:
+        return command(_settings(options))
+    except ChutesError as error:
+        click.echo(f"error: {error}", err=True)
+        not_running = error.code in ("miner_not_running", "miner_never_ran")
+        return EXIT_NOT_RUNNING if not_running else EXIT_REFUSED
+
+
+def _doctor(settings: MinerSettings, *, as_json: bool) -> int:
+    report = operate.doctor(settings)
+    click.echo(json.dumps(report.as_json(), indent=2) if as_json else report.text())
+    return report.exit_code
+
+
+def _status(settings: MinerSettings, *, as_json: bool) -> int:
+    found = operate.read_status(settings)
+    click.echo(found.model_dump_json(indent=2) if as_json else operate.status_text(found))
+    return 0
 
 
 def start(options: dict[str, Any]) -> int:

@@ -22,27 +22,31 @@ from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.chain_view import CallerPolicy, Chain, ChainView
 from chutes_core.miner.checks import axon_ip, check_bundle, check_chain
 from chutes_core.miner.deployer import Deployer
+from chutes_core.miner.desk import Desk
 from chutes_core.miner.discovery import Directory, ServePolicy
 from chutes_core.miner.gpus import read_devices
+from chutes_core.miner.health import HealthWatch, KernelLog, read_vitals
 from chutes_core.miner.host import DataDir, raise_open_files
 from chutes_core.miner.hosting import Hosting, check_platform, make_hosting
 from chutes_core.miner.inventory import Node, find_gpus, node_id, software_version
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.leases import LeaseBook
+from chutes_core.miner.operator_http import build_operator_http, operator_token
 from chutes_core.miner.reasons import DEREGISTERED, MINER_ENDED
 from chutes_core.miner.relay import Relay
 from chutes_core.miner.scheduler import Scheduler
-from chutes_core.miner.server import HttpServer, build_http
+from chutes_core.miner.server import OPERATOR_LIMITS, HttpServer, build_http
 from chutes_core.miner.settings import MinerSettings
 from chutes_core.miner.store import MinerStore
 from chutes_core.miner.validator_api import HttpValidatorApi
-from chutes_core.wire.control import Handshake, Inventory
+from chutes_core.wire.control import Handshake
 
 EXIT_OK = 0
 EXIT_DEREGISTERED = 3
 _DRAIN_S = 6.0
 _CLOSE_S = 1.5
 _WATCH_S = 2.0
+_HEALTH_S = 10.0
 _HOUSEKEEPING_S = 60.0
 Connect = Callable[[str, int], Chain]
 
@@ -109,6 +113,9 @@ class Miner:
         self._relay_socket = relay_socket
         self._node = self._describe(relay_socket.getsockname()[1])
         self._view = ChainView(chain, hotkey_ss58=keys.hotkey_ss58)
+        self._operator_socket = data.listen(
+            "operator", settings.operator_host, settings.operator_port
+        )
         self._relay = Relay()
         self._wire(api, hosting)
 
@@ -153,7 +160,10 @@ class Miner:
             api=api,
             backoff=backoff,
             lookup=self._directory.get,
+            clock=self._clock,
         )
+        self._kernel = KernelLog()
+        self._health = HealthWatch(node.gpus, read_vitals, self._kernel.xids)
         self._scheduler = Scheduler(
             gpus=node.gpus,
             view=self._view,
@@ -165,17 +175,42 @@ class Miner:
             api=api,
             # a container keeps the devices it was started with: idle ones must stay outside
             prove_beside=runtime.name == "process",
+            unwell=self._health.unwell,
+            min_run_s=settings.min_run_seconds,
+            clock=self._clock,
         )
+        desk = self._desk(hosting, backoff)
         policy = CallerPolicy(self._view, min_stake_rao=settings.min_stake_rao)
         http = build_http(
             keypair=self._keys.hotkey,
             nonces=self._store,
             authorise=policy.authorise,
             clock=self._clock,
-            inventory=self._inventory,
+            inventory=desk.inventory,
             log_of=self._deployer.log_of,
         )
         self._server = HttpServer(http, self._http_socket)
+        operator = build_operator_http(operator_token(self._data.path), desk.status, self._clock)
+        self._operator = HttpServer(operator, self._operator_socket, OPERATOR_LIMITS)
+
+    def _desk(self, hosting: Hosting, backoff: BackOff) -> Desk:
+        port = self._settings.external_port or self._http_socket.getsockname()[1]
+        return Desk(
+            node=self._node,
+            axon=f"{self._ip}:{port}",
+            data=self._data.path,
+            view=self._view,
+            directory=self._directory,
+            book=self._book,
+            scheduler=self._scheduler,
+            deployer=self._deployer,
+            backoff=backoff,
+            relay=self._relay,
+            health=self._health,
+            meter=hosting.meter,
+            loops=self._loops,
+            clock=self._clock,
+        )
 
     async def run(self) -> int:
         """Start, work, and end."""
@@ -183,6 +218,7 @@ class Miner:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
         await self._relay.start(self._relay_socket)
+        await self._operator.start()
         await self._deployer.adopt()
         try:
             await self._await_registration()
@@ -230,6 +266,7 @@ class Miner:
         self._loops.every(poll_s, "chain", self._follow_chain)
         self._loops.every(poll_s, "work", self._round)
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
+        self._loops.every(_HEALTH_S, "health", self._look_at_health)
         self._loops.every(_HOUSEKEEPING_S, "housekeeping", self._housekeeping)
         try:
             await self._stop.wait()
@@ -242,6 +279,7 @@ class Miner:
             "axon": f"{self._ip}:{port}",
             "port": self._http_socket.getsockname()[1],
             "relay_port": self._node.relay_port,
+            "operator_port": self._operator_socket.getsockname()[1],
             "gpus": [gpu.uuid for gpu in self._node.gpus],
             "pid": os.getpid(),
         }
@@ -268,15 +306,14 @@ class Miner:
     async def _housekeeping(self) -> None:
         self._store.forget_nonces(now_s=self._clock.now_s())
 
-    def _inventory(self) -> Inventory:
-        return self._node.inventory(
-            leases=self._book.current(self._view.block),
-            launch_ids=self._deployer.launch_ids(),
-            now_s=self._clock.now_s(),
+    async def _look_at_health(self) -> None:
+        busy = frozenset(
+            gpu for run in self._deployer.running() for gpu in (*run.gpu_uuids, *run.beside)
         )
+        await asyncio.to_thread(self._health.look, busy)
 
     async def _end(self) -> None:
-        """Tell validators, stop instances, close; bounded, so that SIGTERM ends within 10 s.
+        """Let calls end, tell validators, stop instances, close; bounded by `drain_seconds` + 10 s.
 
         After an error that nobody asked for, instances stay: the next start adopts them.
         """
@@ -285,9 +322,16 @@ class Miner:
             await self._drain(DEREGISTERED if lost else MINER_ENDED)
         await self._relay.close()
         await self._server.close()
+        await self._operator.close()
+        self._kernel.close()
         logger.info("miner ended")
 
     async def _drain(self, reason: str) -> None:
+        within_s = self._settings.drain_seconds
+        try:
+            await asyncio.wait_for(self._deployer.leave(reason, within_s=within_s), within_s + 1)
+        except asyncio.TimeoutError:
+            logger.bind(code="calls_cut").warning("calls did not end within {} s", within_s)
         try:
             await asyncio.wait_for(self._deployer.drain(reason), _DRAIN_S)
         except asyncio.TimeoutError:

@@ -6,6 +6,8 @@ renamed into place.
 
 import asyncio
 import hashlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 from chutes_core.base.errors import ProtocolError
@@ -16,9 +18,15 @@ from chutes_core.wire.control import ImageRef
 
 
 class Bundles:
-    """The folder of fetched bundles."""
+    """The folder of fetched bundles; ``measured`` is told the bytes and seconds of each."""
 
-    def __init__(self, directory: Path, api: ValidatorApi) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        api: ValidatorApi,
+        measured: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self._measured = measured
         self._directory = directory
         self._api = api
         self._locks: dict[str, asyncio.Lock] = {}
@@ -33,7 +41,10 @@ class Bundles:
         path = self._directory / f"{image.sha256}.zip"
         async with self._locks.setdefault(image.sha256, asyncio.Lock()):
             if not await asyncio.to_thread(path.exists):
+                began = time.monotonic()
                 data = await self._api.bundle(validator, image)
+                if self._measured is not None:
+                    self._measured(len(data), time.monotonic() - began)
                 await asyncio.to_thread(_keep, path, data, image)
         return ImageBundle(image.image_id, image.name, image.sha256, path)
 

@@ -27,6 +27,8 @@ class Neuron(Protocol):
     def axon_ip(self) -> str | None: ...  # noqa: D102
     @property
     def axon_port(self) -> int | None: ...  # noqa: D102
+    @property
+    def incentive(self) -> int: ...  # noqa: D102
 
 
 class Metagraph(Protocol):
@@ -92,6 +94,12 @@ class ChainView:
     def registered(self) -> bool:
         """Tell whether this miner's hotkey was registered at the last reading."""
         return self.seen.metagraph.by_hotkey(self._hotkey_ss58) is not None
+
+    @property
+    def incentive(self) -> int | None:
+        """Return this miner's incentive (0 to 65535) at the last reading; None: not registered."""
+        own = self.seen.metagraph.by_hotkey(self._hotkey_ss58)
+        return None if own is None else own.incentive
 
     async def refresh(self) -> None:
         """Read metagraph and commitments anew."""

@@ -48,7 +48,8 @@ class DataDir:
         Raises:
             Conflict: ``port_in_use``.
         """
-        remembered = self._ports().get(name, 0) if port == 0 else port
+        known = remembered_ports(self.path)
+        remembered = known.get(name, 0) if port == 0 else port
         try:
             listening = _listen(host, remembered)
         except OSError as error:
@@ -62,20 +63,20 @@ class DataDir:
             logger.bind(code="port_moved", name=name, port=remembered).warning(
                 "port of the last run was taken; validators must learn a new one"
             )
-        ports = self._ports() | {name: listening.getsockname()[1]}
+        ports = known | {name: listening.getsockname()[1]}
         temporary = self.path / "ports.tmp"
         temporary.write_text(json.dumps(ports))
         temporary.replace(self.path / "ports.json")
         return listening
 
-    def _ports(self) -> dict[str, int]:
-        try:
-            return {
-                str(name): int(port)
-                for name, port in json.loads((self.path / "ports.json").read_text()).items()
-            }
-        except (OSError, ValueError, AttributeError):
-            return {}
+
+def remembered_ports(data: Path) -> dict[str, int]:
+    """Return the ports of the last run by their names."""
+    try:
+        found = json.loads((data / "ports.json").read_text())
+        return {str(name): int(port) for name, port in found.items()}
+    except (OSError, ValueError, AttributeError):
+        return {}
 
 
 def raise_open_files() -> int:

@@ -8,7 +8,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from loguru import logger
@@ -18,6 +18,7 @@ from chutes_core.engine.connect import connect
 from chutes_core.miner.archives import Archives
 from chutes_core.miner.bundles import Bundles
 from chutes_core.miner.discovery import Validator
+from chutes_core.miner.hostfacts import TransferMeter
 from chutes_core.miner.launcher import Images
 from chutes_core.miner.runtime.base import ImageBundle, Runtime
 from chutes_core.miner.runtime.beside import WithSystemRunner
@@ -35,11 +36,12 @@ _LEAST_MEMORY = 256 * _MIB
 
 @dataclass(frozen=True)
 class Hosting:
-    """A runtime and where its images come from; ``close`` at the very end."""
+    """A runtime, where its images come from and how fast; ``close`` at the very end."""
 
     runtime: Runtime
     images: Images
     close: Callable[[], Awaitable[None]]
+    meter: TransferMeter = field(default_factory=TransferMeter)
 
 
 async def make_hosting(
@@ -50,11 +52,10 @@ async def make_hosting(
     Raises:
         ChutesError: no engine answers, or the walls do not stand (see `Walls.raise_up`).
     """
-    data = settings.data_path
+    data, meter = settings.data_path, TransferMeter()
     if settings.runtime == "process":
-        return Hosting(
-            ProcessRuntime(data, environ=dict(os.environ)), Bundles(data / "bundles", api), _nothing
-        )
+        own = ProcessRuntime(data, environ=dict(os.environ))
+        return Hosting(own, Bundles(data / "bundles", api, meter.add), _nothing, meter)
     client = await asyncio.to_thread(connect, settings.docker_host or None)
     walls = Walls(client, hotkey_ss58, dns=settings.resolvers)
     networks = await asyncio.to_thread(walls.raise_up, is_devnet=is_devnet)
@@ -73,7 +74,8 @@ async def make_hosting(
         memory_mib=limits.memory_bytes // _MIB, cpus=limits.cpus, inside=networks.inside.name
     ).info("instances run in containers")
     own = ProcessRuntime(data / "system", environ=dict(os.environ))
-    return Hosting(WithSystemRunner(runtime, own), ArchivedImages(data / "archives"), runtime.close)
+    images = ArchivedImages(data / "archives", meter)
+    return Hosting(WithSystemRunner(runtime, own), images, runtime.close, meter)
 
 
 def limits_of(settings: MinerSettings, *, gpus: int) -> InstanceLimits:
@@ -116,8 +118,8 @@ def check_platform(settings: MinerSettings) -> None:
 class ArchivedImages:
     """Images as archives from the validator; a file goes once the engine has loaded it."""
 
-    def __init__(self, directory: Path) -> None:
-        self._archives = Archives(directory)
+    def __init__(self, directory: Path, meter: TransferMeter) -> None:
+        self._archives = Archives(directory, measured=meter.add)
 
     async def get(self, validator: Validator, image: ImageRef) -> ImageBundle:
         """Fetch the archive, or go on where a fetch was cut short."""

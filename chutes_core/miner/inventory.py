@@ -14,7 +14,14 @@ from loguru import logger
 from chutes_core.base.gpus import GPU_CLASSES
 from chutes_core.miner.gpus import Device, read_devices, sort_devices
 from chutes_core.miner.settings import DeclaredGpus
-from chutes_core.wire.control import GpuClaim, Handshake, Inventory, RuntimeName
+from chutes_core.wire.control import (
+    GpuClaim,
+    GpuHealth,
+    Handshake,
+    HostFacts,
+    Inventory,
+    RuntimeName,
+)
 from chutes_core.wire.lease import Lease
 
 _GIB = 1 << 30
@@ -30,8 +37,8 @@ class Gpu:
     vram_bytes: int
     stand_in: bool
 
-    def claim(self, launch_id: str | None = None) -> GpuClaim:
-        """Return the wire form, with the launch that the GPU serves."""
+    def claim(self, launch_id: str | None = None, health: GpuHealth | None = None) -> GpuClaim:
+        """Return the wire form, with the launch that the GPU serves and how well it is."""
         return GpuClaim(
             uuid=self.uuid,
             index=self.index,
@@ -39,6 +46,7 @@ class Gpu:
             vram_bytes=self.vram_bytes,
             stand_in=self.stand_in,
             launch_id=launch_id,
+            health=health,
         )
 
 
@@ -55,7 +63,13 @@ class Node:
     handshake: Handshake
 
     def inventory(
-        self, *, leases: Sequence[Lease], launch_ids: Mapping[str, str], now_s: int
+        self,
+        *,
+        leases: Sequence[Lease],
+        launch_ids: Mapping[str, str],
+        now_s: int,
+        health_of: Callable[[str], GpuHealth | None] = lambda _: None,
+        host: HostFacts | None = None,
     ) -> Inventory:
         """Return what is answered to a validator; ``launch_ids`` maps GPU uuids."""
         return Inventory(
@@ -64,10 +78,13 @@ class Node:
             node_id=self.node_id,
             runtime=self.runtime,
             relay_port=self.relay_port,
-            gpus=tuple(gpu.claim(launch_ids.get(gpu.uuid)) for gpu in self.gpus),
+            gpus=tuple(
+                gpu.claim(launch_ids.get(gpu.uuid), health_of(gpu.uuid)) for gpu in self.gpus
+            ),
             leases=tuple(leases),
             hourly_cost_usd_micros=self.hourly_cost_usd_micros,
             server_time_s=now_s,
+            host=host,
         )
 
 

@@ -25,6 +25,15 @@ KEEP_ALIVE_S = 15
 MAX_CONNECTIONS = 256
 MAX_CONNECTIONS_PER_ADDRESS = 64
 GRACE_S = 1
+LIMITS = HttpLimits(
+    keep_alive_s=KEEP_ALIVE_S,
+    max_connections=MAX_CONNECTIONS,
+    max_per_address=MAX_CONNECTIONS_PER_ADDRESS,
+)
+OPERATOR_CONNECTIONS = 16
+OPERATOR_LIMITS = HttpLimits(
+    keep_alive_s=KEEP_ALIVE_S, max_connections=OPERATOR_CONNECTIONS, max_per_address=None
+)
 
 
 def build_http(
@@ -73,12 +82,7 @@ async def _not_found(_request: Request, error: Exception) -> JSONResponse:
 class HttpServer:
     """uvicorn on a bound socket, without its own signal handlers."""
 
-    def __init__(self, app: App, listening: socket.socket) -> None:
-        limits = HttpLimits(
-            keep_alive_s=KEEP_ALIVE_S,
-            max_connections=MAX_CONNECTIONS,
-            max_per_address=MAX_CONNECTIONS_PER_ADDRESS,
-        )
+    def __init__(self, app: App, listening: socket.socket, limits: HttpLimits = LIMITS) -> None:
         self._server = new_server(app, limits, grace_s=GRACE_S)
         self._listening = listening
         self._task: asyncio.Task[None] | None = None
@@ -92,3 +96,4 @@ class HttpServer:
         self._server.should_exit = True
         if self._task is not None:
             await self._task
+        self._listening.close()

@@ -63,6 +63,20 @@ class MinerSettings(RoleSettings):
     validators: str = "auto"
     min_validator_stake_tao: str = "0"
     lease_blocks: int = Field(default=300, ge=4, le=100_000)
+    min_run_seconds: float = Field(
+        default=600.0,
+        ge=0,
+        description="how long an instance on a lent GPU runs before the GPU may go back",
+    )
+    drain_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="how long calls may go on after SIGTERM"
+    )
+    operator_host: str = Field(
+        default="127.0.0.1", description="where /metrics and /status listen, behind a token"
+    )
+    operator_port: int = Field(
+        default=0, ge=0, le=65535, description="its port; 0 takes any, and keeps it"
+    )
     poll_seconds: float = Field(default=6.0, gt=0, le=600)
     gpu_python: str = ""
     hourly_cost_usd_micros: int = Field(default=0, ge=0)

@@ -14,6 +14,8 @@ from pydantic import BaseModel
 from chutes_core.base.errors import ProtocolError
 from chutes_core.miner.discovery import Validator
 from chutes_core.wire.control import (
+    DialBack,
+    DialBackRequest,
     ImageRef,
     LaunchEvent,
     LaunchGrant,
@@ -119,6 +121,10 @@ class HttpValidatorApi:
             peer_hotkey_ss58=validator.hotkey,
             max_bytes=image.size_bytes,
         )
+
+    async def dial_back(self, validator: Validator, request: DialBackRequest) -> DialBack:
+        """POST /miner/reachable."""
+        return await self._call(validator, "POST", "/miner/reachable", DialBack, request)
 
     async def leases(self, validator: Validator) -> LeaseList:
         """GET /leases (unsigned: each lease carries its miner's signature)."""

@@ -64,7 +64,7 @@ class Network:
         neuron = self.picture.metagraph.by_hotkey(hotkey)
         if neuron is None:
             return None
-        host = neuron.axon_ip if neuron.axon_ip and self._may_dial(neuron.axon_ip) else ""
+        host = neuron.axon_ip if neuron.axon_ip and self.may_dial(neuron.axon_ip) else ""
         return Miner(hotkey, neuron.coldkey, neuron.registered_at_block, host)
 
     async def authorise_neuron(self, hotkey: str) -> None:
@@ -85,7 +85,7 @@ class Network:
         return [
             neuron
             for neuron in self.picture.metagraph.serving()
-            if neuron.hotkey != self._self and self._may_dial(neuron.axon_ip)
+            if neuron.hotkey != self._self and self.may_dial(neuron.axon_ip)
         ]
 
     def url_of_miner(self, hotkey: str) -> str | None:
@@ -104,7 +104,7 @@ class Network:
                 found[neuron.hotkey] = url
         return found
 
-    def _may_dial(self, ip: str | None) -> bool:
+    def may_dial(self, ip: str | None) -> bool:
         """Tell whether an address may be dialled: public ones, and any on a devnet."""
         return ip is not None and (self.devnet or ipaddress.ip_address(ip).is_global)
 

@@ -5,7 +5,7 @@ validator what is wanted, requests launches and reports their events. Every endp
 path stands in docs/architecture/03-protocols.md.
 """
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
@@ -25,6 +25,30 @@ class Handshake(Message):
     version: str = Field(max_length=40)
 
 
+class GpuHealth(Message):
+    """How well a GPU is, as its driver and the kernel say; a claim like everything of a miner."""
+
+    problems: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=16)
+    temperature_c: int = 0
+    used_bytes: int = Field(default=0, ge=0)
+    ecc_uncorrected: int = Field(default=0, ge=0)
+    throttled: tuple[Annotated[str, Field(max_length=40)], ...] = Field(default=(), max_length=16)
+    xids: tuple[int, ...] = Field(default=(), max_length=16)
+    processes: int = Field(default=0, ge=0)
+
+
+class HostFacts(Message):
+    """What a node's host has; bandwidth is None until an image was fetched."""
+
+    cpus: int = Field(ge=1)
+    architecture: str = Field(max_length=40)
+    memory_bytes: int = Field(ge=0)
+    memory_free_bytes: int = Field(ge=0)
+    disk_bytes: int = Field(ge=0)
+    disk_free_bytes: int = Field(ge=0)
+    measured_bytes_per_s: int | None = Field(default=None, ge=0)
+
+
 class GpuClaim(Message):
     """One GPU as the miner claims it; nothing here is proven until graval has run."""
 
@@ -34,6 +58,7 @@ class GpuClaim(Message):
     vram_bytes: int = Field(ge=0)
     stand_in: bool = False
     launch_id: RecordId | None = None
+    health: GpuHealth | None = None
 
 
 class Inventory(Message):
@@ -48,6 +73,7 @@ class Inventory(Message):
     leases: tuple[Lease, ...] = Field(max_length=256)
     hourly_cost_usd_micros: int = Field(default=0, ge=0)
     server_time_s: int
+    host: HostFacts | None = None
 
 
 class WantedChute(Message):
@@ -167,6 +193,25 @@ class LaunchList(Message):
     """A miner's launches: all that are open, and those that ended lately."""
 
     launches: tuple[LaunchStatus, ...]
+
+
+DialResult = Literal["ok", "refused", "timeout", "other"]
+
+
+class DialBackRequest(Message):
+    """A miner's question: do these ports of its host answer from where the validator is?"""
+
+    port: int = Field(ge=1, le=65535)
+    relay_port: int = Field(ge=1, le=65535)
+
+
+class DialBack(Message):
+    """What came of dialling; ``other``: something answered that is no miner."""
+
+    host: str = Field(max_length=64)
+    port: DialResult
+    relay_port: DialResult
+    server_time_s: int
 
 
 class LeaseList(Message):

@@ -9,6 +9,7 @@ import socket
 import uuid
 import zipfile
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 from bittensor_core import Keypair
@@ -20,7 +21,10 @@ from chutes_core.base.errors import ChutesError, Conflict, NotFound
 from chutes_core.miner.inventory import Node, stand_ins
 from chutes_core.miner.server import HttpServer
 from chutes_core.miner.settings import parse_declared
+from chutes_core.validator.launches.dialback import DialBacks
 from chutes_core.wire.control import (
+    DialBack,
+    DialBackRequest,
     Handshake,
     ImageRef,
     LaunchEvent,
@@ -146,6 +150,7 @@ class FakeValidator:
             version=chute.version,
             chute_name="bob/demo",
             gpu_uuids=tuple(gpu.uuid for gpu in request.gpus),
+            idle_gpu_uuids=tuple(gpu.uuid for gpu in getattr(request, "idle_gpus", ())),
             image=ImageRef(
                 image_id=chute.image_id,
                 name="bob/app:1",
@@ -210,6 +215,13 @@ class FakeValidator:
         @app.get("/miner/wanted")
         async def wanted() -> WantedList:
             return WantedList(block=1, lease_blocks=300, wanted=tuple(self.wanted))
+
+        @app.post("/miner/reachable")
+        async def reachable(request: Request, body: DialBackRequest) -> DialBack:
+            network = SimpleNamespace(miner=lambda hotkey: None, may_dial=lambda ip: True)
+            dial_backs = DialBacks(network, SystemClock())
+            caller = request.scope[CALLER].hotkey_ss58
+            return await dial_backs.dial(caller, request.client.host, body)
 
         @app.get("/miner/launches")
         async def launches() -> LaunchList:

@@ -24,6 +24,7 @@ class Neuron:
     validator_permit: bool = False
     axon_ip: str | None = None
     axon_port: int | None = None
+    incentive: int = 0
 
 
 @dataclass(frozen=True)
