@@ -18,10 +18,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from chutes_core.base.errors import ChutesError, Unavailable
 from chutes_core.base.units import RAO_PER_TAO
-from scripts.localnet import ROOT, Localnet, wait_until
+from scripts.localnet import ROOT, Localnet, Process, wait_until
 from scripts.localuser import LocalUser
 
-ATTEST_S = 150.0
+ATTEST_S = 60.0
 LIGHT_S = 60.0
 CHUTE = "gpu_matmul"
 
@@ -74,13 +74,18 @@ def _tell(net: Localnet, report: Report, options: argparse.Namespace) -> None:
         1, extra={"PROFILE": options.profile, "LIGHT_SECONDS": "20", "ROUND_ONE_IN": "0"}
     )
     net.register_miner(1)
-    miner = net.start_miner(1, extra={"DECLARE_GPU": "", "GPU_PYTHON": str(options.gpu_python)})
+    extra = {"DECLARE_GPU": "", "GPU_PYTHON": str(options.gpu_python)}
+    report.step("before", vram_used_mib=_vram_used_mib())
+    miner = net.start_miner(1, extra=extra)
     report.step("neurons", gpus=miner.ready["gpus"])
     user = LocalUser(net, str(validator.ready["url"]))
     user.register()
     user.pay(RAO_PER_TAO)
     user.make_key()
     _await_proof(user, report, "node", ATTEST_S)
+    ports = {"PORT": str(miner.ready["port"]), "RELAY_PORT": str(miner.ready["relay_port"])}
+    _ask(net, report, "doctor", {**extra, **ports})
+    _ask(net, report, "status", extra)
     user.deploy(CHUTE)
     report.step("deployed")
     user.chutes("warmup", CHUTE)
@@ -91,6 +96,33 @@ def _tell(net: Localnet, report: Report, options: argparse.Namespace) -> None:
         _await_proof(user, report, "light", LIGHT_S)
         again = user.post("/c/demo-gpu-matmul/matmul", {"times": 50})
         report.step("called after the light challenge", answer=again.json())
+    _ask(net, report, "status", extra)
+    _drain(miner, report)
+
+
+def _ask(net: Localnet, report: Report, word: str, extra: dict[str, str]) -> None:
+    """Run the doctor or the status; what it says is told, and stops nothing."""
+    try:
+        done = net.ask_miner(1, word, "--json", extra=extra)
+        said = json.loads(done.stdout)
+        report.step(word, exit_code=done.returncode, said=said, errors=done.stderr[-500:])
+    except (subprocess.SubprocessError, ValueError) as error:
+        report.step(word, error=str(error)[-1000:])
+
+
+def _drain(miner: Process, report: Report) -> None:
+    """End the miner as its operator would, and watch the memory come back."""
+    serving, began = _vram_used_mib(), time.monotonic()
+    code = miner.terminate()
+    ended_s = round(time.monotonic() - began, 2)
+    report.step("drained", exit_code=code, seconds=ended_s, vram_serving_mib=serving)
+    report.step("after", vram_used_mib=_vram_used_mib())
+
+
+def _vram_used_mib() -> list[int]:
+    """Return the used memory of each GPU."""
+    said = _output(["nvidia-smi", "--query-gpu=memory.used", "--format=csv,noheader,nounits"])
+    return [int(line) for line in said.splitlines() if line.strip().isdigit()]
 
 
 def _await_proof(user: LocalUser, report: Report, scope: str, timeout_s: float) -> None:

@@ -138,18 +138,23 @@ class Localnet:
         Raises:
             Unavailable: it ended instead; the message holds the end of its log.
         """
+        settings = self._miner_settings(extra)
+        name, coldkey = f"miner-{number}", miner_coldkey(number)
+        return self._start(name, "miner", coldkey, miner_hotkey(number), settings)
+
+    def ask_miner(
+        self, number: int, *words: str, extra: Mapping[str, str] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        """Run a command of a miner's operator (`doctor`, `status`) with that miner's settings."""
         name = f"miner-{number}"
-        settings = {
-            "HOST": "127.0.0.1",
-            "PORT": "0",
-            "RELAY_PORT": "0",
-            "EXTERNAL_IP": "127.0.0.1",
-            "RUNTIME": self.runtime,
-            "DECLARE_GPU": "h100_sxm:1",
-            "POLL_SECONDS": "1",
-            **(extra or {}),
-        }
-        return self._start(name, "miner", miner_coldkey(number), miner_hotkey(number), settings)
+        return subprocess.run(
+            [sys.executable, str(ROOT / "neurons" / "miner.py"), *words],
+            capture_output=True,
+            text=True,
+            env=self._environ(self._prefixed(name, "miner", self._miner_settings(extra))),
+            timeout=START_TIMEOUT_S,
+            check=False,
+        )
 
     def register_miner(self, number: int) -> None:
         """Register a miner's hotkey with its coldkey, as its operator would.
@@ -183,17 +188,7 @@ class Localnet:
         write_wallet(home / "wallets", name, coldkey, hotkey, with_coldkey=False)
         ready = home / "ready.json"
         ready.unlink(missing_ok=True)
-        settings = {
-            "WALLET_PATH": str(home / "wallets"),
-            "WALLET_NAME": name,
-            "HOTKEY": HOTKEY,
-            "CHAIN_URL": self.chain.url,
-            "NETUID": str(self.chain.netuid),
-            "DATA_DIR": str(home / "data"),
-            "READY_FILE": str(ready),
-            **settings,
-        }
-        prefixed = {f"CHUTES_{role.upper()}_{key}": value for key, value in settings.items()}
+        prefixed = self._prefixed(name, role, settings)
         log = self._log(name)
         with log.open("ab") as stream:
             popen = subprocess.Popen(
@@ -211,6 +206,33 @@ class Localnet:
             raise Unavailable("neuron_ended", f"{name} ended at its start:\n{process.tail()}")
         process.ready = json.loads(ready.read_text())
         return process
+
+    def _miner_settings(self, extra: Mapping[str, str] | None) -> dict[str, str]:
+        return {
+            "HOST": "127.0.0.1",
+            "PORT": "0",
+            "RELAY_PORT": "0",
+            "EXTERNAL_IP": "127.0.0.1",
+            "RUNTIME": self.runtime,
+            "DECLARE_GPU": "h100_sxm:1",
+            "POLL_SECONDS": "1",
+            "DRAIN_SECONDS": "10",
+            **(extra or {}),
+        }
+
+    def _prefixed(self, name: str, role: str, settings: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables of a neuron, its own files and chain included."""
+        home = self.folder / name
+        own = {
+            "WALLET_PATH": str(home / "wallets"),
+            "WALLET_NAME": name,
+            "HOTKEY": HOTKEY,
+            "CHAIN_URL": self.chain.url,
+            "NETUID": str(self.chain.netuid),
+            "DATA_DIR": str(home / "data"),
+            "READY_FILE": str(home / "ready.json"),
+        }
+        return {f"CHUTES_{role.upper()}_{k}": v for k, v in {**own, **settings}.items()}
 
     def _log(self, name: str) -> Path:
         logs = self.folder / "logs"

@@ -70,6 +70,21 @@ class DataDir:
         return listening
 
 
+def is_in_use(data: Path) -> bool:
+    """Tell whether a miner runs on a data directory."""
+    try:
+        descriptor = os.open(data / "lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def remembered_ports(data: Path) -> dict[str, int]:
     """Return the ports of the last run by their names."""
     try:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import subprocess
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import Any
 
 from chutes_core.base.errors import ChutesError
@@ -17,6 +18,7 @@ from chutes_core.engine.gpu import device_requests
 from chutes_core.miner.doctor.report import Finding
 from chutes_core.miner.gpus import read_devices, sort_devices
 from chutes_core.miner.health import UNWELL, KernelLog, is_at, judge, read_vitals
+from chutes_core.miner.host import is_in_use
 from chutes_core.miner.inventory import Gpu, real_gpus
 from chutes_core.miner.settings import MinerSettings
 
@@ -43,6 +45,8 @@ async def look_at_gpus(settings: MinerSettings) -> Iterable[Finding]:
         fix = "install the NVIDIA driver (nvidia-smi must list the GPUs)"
         return [Finding("driver", "fail", "no NVIDIA driver, or no GPU that it shows", fix)]
     findings = [Finding("driver", "ok", f"driver {devices[0].driver}, {len(devices)} GPUs")]
+    if is_in_use(settings.data_path):  # what fills their memory is the miner's own
+        devices = tuple(replace(device, used_bytes=0) for device in devices)
     offers, left_out = sort_devices(devices)
     fixes = {
         "unknown_device": "this class is not in graval's table: it cannot be attested",

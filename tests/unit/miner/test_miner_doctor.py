@@ -9,6 +9,7 @@ import pytest
 from chutes_core.base.errors import Invalid, Unavailable
 from chutes_core.miner.doctor.needs import held_against, read_needs
 from chutes_core.miner.doctor.report import Finding, Report, run_check
+from chutes_core.miner.host import DataDir, is_in_use
 from chutes_core.miner.settings import MinerSettings
 from chutes_core.wire.control import HostFacts
 from scripts.write_settings import PAGE as SETTINGS_PAGE
@@ -123,3 +124,12 @@ async def test_an_error_becomes_a_finding_with_its_fix():
     assert (report.exit_code, report.as_json()["well"]) == (4, False)
     assert "fix: start dockerd" in report.text()
     assert Report((replace(finding, state="warn"),)).exit_code == 0
+
+
+def test_a_running_miner_is_told_by_its_lock(tmp_path):
+    """Nobody holds a folder that no miner uses; while one does, it is in use."""
+    assert not is_in_use(tmp_path / "data")
+    data = DataDir(tmp_path / "data")
+    assert is_in_use(tmp_path / "data")
+    data.close()
+    assert not is_in_use(tmp_path / "data")
