@@ -101,6 +101,11 @@ class ValidatorSettings(RoleSettings):
     renew_seconds: float = Field(default=60.0, gt=0)
     lease_renewal_s: int = Field(default=900, ge=10)
     lease_blocks: int = Field(default=300, ge=10)
+    rollover_grace_s: int = Field(
+        default=120,
+        ge=0,
+        description="a new version without a free GPU waits so long for an old instance's",
+    )
     calls_per_second: int = Field(default=50, ge=1, description="rate limit of one key")
     calls_burst: int = Field(default=200, ge=1, description="calls of one key at once")
     max_body_bytes: int = Field(

@@ -6,7 +6,7 @@ leaves the snapshot before its own lease lapses, so no caller is sent to a fence
 
 import asyncio
 import contextlib
-from collections import Counter
+from collections import Counter, defaultdict
 
 from loguru import logger
 
@@ -19,6 +19,7 @@ from chutes_core.validator.launches import instance
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.lifecycle import Lifecycle
 from chutes_core.validator.launches.ports import ChainView, Changed
+from chutes_core.validator.launches.rollover import Rollover, may_go
 from chutes_core.validator.launches.service import LaunchLimits
 from chutes_core.validator.launches.wanted import Wanted, loads_of
 from chutes_core.validator.store.database import Store
@@ -53,6 +54,7 @@ class Keeper:
         self._limits = limits
         self._changed = changed
         self._failed: Counter[str] = Counter()
+        self._made_room_s: dict[str, int] = {}
         self._leaving: set[str] = set()
 
     async def resume(self) -> int:
@@ -88,6 +90,8 @@ class Keeper:
             else:
                 await self._lifecycle.end(launch.launch_id, reason)
                 self._lifecycle.forget(launch.launch_id)
+        for launch in await asyncio.to_thread(self._replaced, now_s):
+            await self.drain(launch, Reason.SUPERSEDED)
 
     async def renew(self) -> None:
         """Prolong the lease of every active instance; twice unreachable ends its launch."""
@@ -157,10 +161,43 @@ class Keeper:
             return None
         if launch.launch_id in self._leaving:
             return Reason.MINER_ENDED
-        if chute.version != launch.version:
-            replaced = loads.get((chute.chute_id, chute.version), Load()).active > 0
-            return Reason.SUPERSEDED if replaced else None
-        return self._lease_objection(launch) or self._scale_objection(chute, loads, now_s)
+        objection = self._lease_objection(launch)
+        if objection is None and chute.version == launch.version:
+            objection = self._scale_objection(chute, loads, now_s)
+        return objection  # what replaces an older version is seen to by _roll
+
+    def _replaced(self, now_s: int) -> list[Launch]:
+        """Return the instances of older versions that may go now."""
+        launches = self._store.launches.open()
+        loads = loads_of(launches)
+        old: dict[str, list[Launch]] = defaultdict(list)
+        for launch in launches:
+            if launch.state is LaunchState.ACTIVE:
+                old[launch.chute_id].append(launch)
+        found: list[Launch] = []
+        for chute_id, active in old.items():
+            chute = self._store.chutes.get(chute_id)
+            if chute is not None and any(one.version != chute.version for one in active):
+                found += self._replaced_of(chute, active, loads, now_s)
+        return found
+
+    def _replaced_of(
+        self, chute: Chute, active: list[Launch], loads: dict[tuple[str, str], Load], now_s: int
+    ) -> tuple[Launch, ...]:
+        load = loads.get((chute.chute_id, chute.version), Load())
+        since_s = max(chute.updated_at_s, self._made_room_s.get(chute.chute_id, 0))
+        last = self._store.launches.last_gone_of(chute.chute_id, chute.version)
+        state = Rollover(
+            old=[one for one in active if one.version != chute.version],
+            fresh=load,
+            wanted=self._wanted.target_of(chute, load, now_s),
+            waited_s=now_s - since_s,
+            last_end=None if last is None else last.reason,
+        )
+        going = may_go(state, grace_s=self._limits.rollover_grace_s)
+        if going:
+            self._made_room_s[chute.chute_id] = now_s
+        return going
 
     def _lease_objection(self, launch: Launch) -> Reason | None:
         block = self._chain.block

@@ -64,6 +64,7 @@ class LaunchLimits:
     start_deadline_s: int = 600
     lease_renewal_s: int = 900
     lease_blocks: int = 300
+    rollover_grace_s: int = 120
 
 
 @dataclass(frozen=True)

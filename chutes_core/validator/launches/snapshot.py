@@ -7,6 +7,7 @@ payer.
 
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable
+from dataclasses import replace
 
 from chutes_core.validator.domain.accounts import FREE, Account
 from chutes_core.validator.domain.chutes import Chute
@@ -38,6 +39,7 @@ def build(
             for launch in launches
             if launch.state is LaunchState.ACTIVE and launch.launch_id not in paused
         ]
+        chutes = tuple(as_served(store, chute, active) for chute in chutes)
         instances = _instances(store, vault, active, {chute.chute_id: chute for chute in chutes})
         cold = {chute.chute_id: _cold_reason(store, chute, launches) for chute in chutes}
     views = {
@@ -52,6 +54,26 @@ def build(
         instances=instances,
         drained=drained,
         ledger_entry=ledger_entry,
+    )
+
+
+def as_served(store: Store, chute: Chute, active: Iterable[Launch]) -> Chute:
+    """Return a chute with the cords and slots of the version that answers its calls.
+
+    That is the current one as soon as one of its instances is active (or none of any version is);
+    until then the newest that still serves.
+    """
+    serving = [one.version for one in active if one.chute_id == chute.chute_id]
+    if not serving or chute.version in serving:
+        return chute
+    version = store.chutes.version(chute.chute_id, serving[-1])
+    if version is None or version.cords is None:
+        return chute
+    return replace(
+        chute,
+        version=version.version,
+        cords=version.cords,
+        concurrency=version.concurrency or chute.concurrency,
     )
 
 
@@ -89,6 +111,9 @@ def _instances(
         sealed = store.launches.secrets(launch.launch_id)
         if chute is None or sealed.root is None:
             continue
+        concurrency = _slots(store, chute, launch)
+        if not concurrency:
+            continue
         found[launch.chute_id].append(
             InstanceView(
                 launch_id=launch.launch_id,
@@ -97,10 +122,20 @@ def _instances(
                 port=launch.relay_port,
                 ticket=vault.reveal(launch.launch_id, "ticket", sealed.ticket),
                 root=vault.reveal(launch.launch_id, "root", sealed.root),
-                concurrency=chute.concurrency,
+                concurrency=concurrency,
             )
         )
     return {chute_id: tuple(views) for chute_id, views in found.items()}
+
+
+def _slots(store: Store, chute: Chute, launch: Launch) -> int:
+    """Return how many calls an instance takes at once; 0 where its cords are not those served."""
+    if launch.version == chute.version:
+        return chute.concurrency
+    version = store.chutes.version(chute.chute_id, launch.version)
+    if version is None or version.cords is None:
+        return chute.concurrency
+    return version.concurrency if version.cords == chute.cords else 0
 
 
 def _cold_reason(store: Store, chute: Chute, launches: Iterable[Launch]) -> str:

@@ -14,7 +14,10 @@ from chutes_core.validator.store.connection import Connection, Value
 
 @dataclass(frozen=True)
 class ChuteVersion:
-    """One version that was deployed, whether it is current or not."""
+    """One version that was deployed, whether it is current or not.
+
+    ``cords`` is None, and ``concurrency`` 0, for what was deployed before they were kept.
+    """
 
     chute_id: str
     version: str
@@ -23,6 +26,8 @@ class ChuteVersion:
     ref_str: str
     code: str
     created_at_s: int
+    cords: tuple[Cord, ...] | None = None
+    concurrency: int = 0
 
 
 class ChuteRows:
@@ -44,7 +49,11 @@ class ChuteRows:
                 "chutes", {name: row[name] for name in columns}, "chute_id=?", (chute.chute_id,)
             ):
                 self._db.insert("chutes", row)
-            self._db.insert("chute_versions", _version_row(chute), known="keep")
+            version = _version_row(chute)
+            if not self._db.insert("chute_versions", version, known="keep"):
+                kept = {name: version[name] for name in ("cords", "concurrency")}
+                where = "chute_id=? AND version=?"
+                self._db.update("chute_versions", kept, where, (chute.chute_id, chute.version))
 
     def get(self, chute_id: str) -> Chute | None:
         """Return the live chute with this id, or None."""
@@ -155,7 +164,7 @@ def _row(chute: Chute) -> dict[str, Value]:
         "ref_str": chute.ref_str,
         "code": chute.code,
         "selector": json.dumps(asdict(chute.selector)),
-        "cords": json.dumps([asdict(cord) for cord in chute.cords]),
+        "cords": _cords_text(chute.cords),
         "concurrency": chute.concurrency,
         "max_instances": chute.max_instances,
         "scaling_threshold_percent": chute.scaling_threshold_percent,
@@ -184,7 +193,7 @@ def _chute(row: sqlite3.Row, shared_with: frozenset[str]) -> Chute:
         ref_str=row["ref_str"],
         code=row["code"],
         selector=_selector(row["selector"]),
-        cords=tuple(Cord(**cord) for cord in json.loads(row["cords"])),
+        cords=_cords(row["cords"]),
         concurrency=row["concurrency"],
         max_instances=row["max_instances"],
         scaling_threshold_percent=row["scaling_threshold_percent"],
@@ -216,7 +225,17 @@ def _version_row(chute: Chute) -> dict[str, Value]:
         "ref_str": chute.ref_str,
         "code": chute.code,
         "created_at_s": chute.updated_at_s,
+        "cords": _cords_text(chute.cords),
+        "concurrency": chute.concurrency,
     }
+
+
+def _cords_text(cords: tuple[Cord, ...]) -> str:
+    return json.dumps([asdict(cord) for cord in cords])
+
+
+def _cords(text: str) -> tuple[Cord, ...]:
+    return tuple(Cord(**cord) for cord in json.loads(text))
 
 
 def _version(row: sqlite3.Row) -> ChuteVersion:
@@ -228,4 +247,6 @@ def _version(row: sqlite3.Row) -> ChuteVersion:
         ref_str=row["ref_str"],
         code=row["code"],
         created_at_s=row["created_at_s"],
+        cords=_cords(row["cords"]) if row["cords"] else None,
+        concurrency=row["concurrency"],
     )

@@ -129,12 +129,13 @@ class LaunchRows:
         )
         return tuple(map(_launch, rows))
 
-    def last_gone_of(self, chute_id: str) -> Launch | None:
-        """Return the launch of a chute that ended last, or None."""
+    def last_gone_of(self, chute_id: str, version: str | None = None) -> Launch | None:
+        """Return the launch of a chute (and of one version of it) that ended last, or None."""
         row = self._db.one(
             "SELECT * FROM launches WHERE chute_id=? AND state='gone'"
+            " AND version=coalesce(?, version)"
             " ORDER BY gone_at_s DESC, requested_at_s DESC LIMIT 1",
-            (chute_id,),
+            (chute_id, version),
         )
         return None if row is None else _launch(row)
 

@@ -329,3 +329,9 @@ def _key_limits(db: Database) -> None:
     for column in ("expires_at_s", "budget_rao", "calls_per_minute", "spent_rao"):
         kind = "INTEGER NOT NULL DEFAULT 0" if column == "spent_rao" else "INTEGER"
         db.execute(f"ALTER TABLE api_keys ADD COLUMN {column} {kind}")
+
+
+@migrations(name="0051-version-cords")
+def _version_cords(db: Database) -> None:
+    db.execute("ALTER TABLE chute_versions ADD COLUMN cords TEXT NOT NULL DEFAULT ''")
+    db.execute("ALTER TABLE chute_versions ADD COLUMN concurrency INTEGER NOT NULL DEFAULT 0")

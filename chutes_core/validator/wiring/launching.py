@@ -77,6 +77,7 @@ def _launch_limits(settings: ValidatorSettings) -> LaunchLimits:
         profile=settings.profile,
         lease_renewal_s=settings.lease_renewal_s,
         lease_blocks=settings.lease_blocks,
+        rollover_grace_s=settings.rollover_grace_s,
     )
 
 
