@@ -1,0 +1,142 @@
+"""The examples, each run by ChuteClient as the runner runs it, and one of them in a network."""
+
+import base64
+import importlib
+import importlib.util
+import io
+import json
+import os
+import socket
+import subprocess
+import sys
+
+import httpx
+import pytest
+
+from chutes_core.base.errors import ChutesError
+from chutes_core.sdk import compat
+from chutes_core.testing import ChuteClient
+from scripts.localnet import ROOT
+from tests.e2e.model import with_packages
+from tests.e2e.people import rich_user
+
+PNG = base64.b64decode(
+    "iVBORw0KGgoAAAANSUhEUgAAAAIAAAABCAIAAAB7QOjdAAAAD0lEQVR4nGP4z8DwHwQZABLxA/2rY8m2AAAAAElFTkSuQmCC"
+)
+WORDS = {"messages": [{"role": "user", "content": "Hello"}]}
+
+
+@pytest.fixture
+def example():
+    """Return a function that opens an example; our SDK is put away again afterwards."""
+    yield lambda name: ChuteClient(f"examples/{name}.py:chute", ROOT)
+    compat.uninstall()
+
+
+def test_a_web_server_answers_through_its_chute(example, monkeypatch):
+    """Query, body, content type and status pass through to a server that knows no chutes."""
+    monkeypatch.setenv("WEBSERVER_PORT", str(free_port()))
+    with example("webserver") as client:
+        page = client.get("/hello", params={"name": "Ada"})
+        assert page.text == "<h1>Hello, Ada</h1>"
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert client.post("/count", content="one two three").json() == {"words": 3}
+
+
+def test_a_job_leaves_its_model(example):
+    """The job's files are its upload, and its result is what the model file says."""
+    with example("fit_job") as client:
+        output = client.run_job("fit")
+        assert output.result.status == "complete"
+        assert json.loads(output.files["model.json"]) == output.result.result
+        assert output.result.result["slope"] == pytest.approx(1.97, abs=0.05)
+        assert output.files["log.csv"].startswith(b"step,loss\n0,")
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
+
+
+@pytest.mark.timeout(300)
+def test_a_web_server_is_reached_in_a_network(network):
+    """Deployed and proven by a miner: query, body and type pass through gateway and relay."""
+    user = rich_user(network.net, network.url(1), "webmaster")
+    user.deploy_as_own("webserver", changes=(('"8080"', f'"{free_port()}"'),))
+    place = f"{network.url(1)}/c/webmaster-webserver"
+    with httpx.Client(headers=user.headers, timeout=240) as client:
+        page = client.get(f"{place}/hello", params={"name": "Ada"})
+        assert (page.status_code, page.text) == (200, "<h1>Hello, Ada</h1>")
+        assert page.headers["content-type"] == "text/html; charset=utf-8"
+        assert client.post(f"{place}/count", content="one two three").json() == {"words": 3}
+    user.chutes("chutes", "delete", "webserver", "--yes")
+
+
+@pytest.fixture
+def pillow():
+    """Pillow, put into a folder of the checkout's own where this environment lacks it."""
+    with with_packages("pillow~=12.0"):
+        yield importlib.import_module("PIL.Image")
+
+
+def test_a_picture_goes_in_and_a_picture_comes_out(example, pillow):
+    """Two pixels side by side are one above the other afterwards; what is no picture is refused."""
+    with example("pictures") as client:
+        body = {"image_b64": base64.b64encode(PNG).decode(), "change": "turn"}
+        answer = client.post("/change", json=body)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert pillow.open(io.BytesIO(answer.content)).size == (1, 2)
+        for wrong in ("%%%", base64.b64encode(b"no picture").decode()):
+            assert client.post("/change", json={"image_b64": wrong}).status_code == 422
+
+
+@pytest.fixture
+def transformers():
+    """Skip where transformers and torch are not installed: together they are gigabytes."""
+    for name in ("torch", "transformers"):
+        if importlib.util.find_spec(name) is None:
+            pytest.skip(f"{name} is not installed: pip install torch transformers")
+
+
+@pytest.mark.filterwarnings("default")  # of the two libraries
+def test_a_llama_chats_in_a_stream_as_at_once(example, transformers):
+    """The stream's letters are those of the whole answer, and the seed decides which."""
+    with example("chat") as client:
+        asked = {**WORDS, "max_tokens": 8, "seed": 3}
+        whole = client.post("/v1/chat/completions", json=asked).json()
+        said = whole["choices"][0]["message"]["content"]
+        assert len(said) == whole["usage"]["completion_tokens"] == 8
+        lines = client.post("/v1/chat/completions", json={**asked, "stream": True}).text
+        events = [line.removeprefix("data: ") for line in lines.split("\n\n") if line]
+        assert events.pop() == "[DONE]"
+        deltas = [json.loads(event)["choices"][0]["delta"] for event in events]
+        assert "".join(delta.get("content", "") for delta in deltas) == said
+        pieces = client.stream("chat_stream", request=asked)
+        assert "assistant" in next(pieces)
+        pieces.close()
+        with pytest.raises(ChutesError, match="invalid_input"):
+            client.call("chat", request={**asked, "max_tokens": 0})
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "examples").glob("*.py")))
+def test_every_example_loads_without_what_its_image_has(name):
+    """`chutes inspect` works on a laptop that has neither torch nor numpy nor Pillow."""
+    program = (
+        "import sys\n"
+        "for one in ('torch', 'transformers', 'numpy', 'PIL', 'tokenizers', 'safetensors'):\n"
+        "    sys.modules[one] = None\n"
+        "from chutes_core.cli.main import main\n"
+        f"sys.exit(main(['inspect', '{name}:chute']))\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(
+        command,
+        cwd=ROOT / "examples",
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"demo/{name.removesuffix('_job')}" in done.stdout
