@@ -13,11 +13,18 @@ from loguru import logger
 
 from chutes_core.base.errors import ChutesError
 
+Noted = Callable[[str, Exception | None], None]
+
 
 class Loops:
-    """Runs periodic calls until closed."""
+    """Runs periodic calls until closed.
 
-    def __init__(self) -> None:
+    Args:
+        noted: told of every call's end: the loop's name, and what it raised, None for nothing.
+    """
+
+    def __init__(self, noted: Noted | None = None) -> None:
+        self._noted = noted or (lambda name, error: None)
         self._tasks: list[asyncio.Task[None]] = []
         self.failures: Counter[tuple[str, str]] = Counter()
         """(name of a loop, code) -> how often; ``internal`` is the code of an untyped error."""
@@ -44,10 +51,14 @@ class Loops:
             await call()
         except ChutesError as error:
             self.failures[name, error.code] += 1
+            self._noted(name, error)
             logger.warning("loop call failed", loop=name, code=error.code, error=str(error))
         except Exception as error:  # noqa: BLE001 # the edge: nothing above could handle it better
             self.failures[name, "internal"] += 1
+            self._noted(name, error)
             logger.opt(exception=error).error("loop call failed", loop=name, code="internal")
+        else:
+            self._noted(name, None)
 
 
 class Signal:

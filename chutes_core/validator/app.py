@@ -12,6 +12,7 @@ from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.health import Health
 from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
 from chutes_core.validator.launches.lifecycle import Lifecycle
@@ -36,6 +37,7 @@ class Validator:
 
     ground: Ground
     store: Store
+    health: Health
     journal: Journal
     network: Network
     watcher: TransferWatcher
@@ -66,6 +68,7 @@ def build(ground: Ground) -> Validator:
     return Validator(
         ground=ground,
         store=shared.store,
+        health=shared.health,
         journal=traffic.journal,
         network=shared.network,
         watcher=_watcher(ground),

@@ -57,7 +57,7 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
 
 async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) -> None:
     serving = server(validator.gateway.front, validator.ground.settings)
-    loops = Loops()
+    loops = Loops(validator.health.note)
     task: asyncio.Task[None] | None = None
     try:
         await _begin(validator)

@@ -10,7 +10,7 @@ from chutes_core.base.loops import Loops
 from chutes_core.base.units import parse_tao
 from chutes_core.chain.transfers import TransferWatcher
 from chutes_core.validator.app import Validator
-from chutes_core.validator.billing.payments import Payments
+from chutes_core.validator.billing.payments import CURSOR, Payments
 from chutes_core.validator.feewatch import FeeWatch
 from chutes_core.validator.launches.inventories import MinerAddress
 from chutes_core.wire.discovery import commitment_of
@@ -34,6 +34,7 @@ def start_loops(loops: Loops, parts: Validator) -> None:
         parts.ground.chain,
         parts.ground.keys.coldkey_ss58,
         min_rao=parse_tao(settings.min_coldkey),
+        health=parts.health,
     )
     loops.every(PRUNE_S, "fees", lambda: _in_thread(watch.run_once))
     loops.every(poll_s, "links", lambda: _recheck_links(parts))
@@ -87,8 +88,15 @@ async def _exchange_leases(parts: Validator) -> None:
 
 
 async def _credit(parts: Validator) -> None:
-    if await asyncio.to_thread(credit_new_blocks, parts.treasury.payments, parts.watcher):
+    if await asyncio.to_thread(_credit_new, parts):
         await parts.pictures.refresh()
+
+
+def _credit_new(parts: Validator) -> int:
+    try:
+        return credit_new_blocks(parts.treasury.payments, parts.watcher)
+    finally:
+        parts.health.figure("payments_block", parts.store.cursors.get(CURSOR) or 0)
 
 
 async def _settle(parts: Validator) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
 import pytest
 from bittensor_core import Keypair
 
@@ -73,6 +74,14 @@ def test_a_deposit_makes_a_developer_and_comes_back_once(lone_net, signer):
     validator = lone_net.start_validator(1, extra=settings)
     user = LocalUser(lone_net, str(validator.ready["url"]), "dev")
     user.register()
+
+    def health():
+        return httpx.get(f"{user.url}/health", timeout=30).json()
+
+    wait_until(lambda: health()["figures"].get("payments_block"), 60, "the first block")
+    assert health()["figures"]["coldkey_free_rao"] > RAO_PER_TAO
+    metrics = httpx.get(f"{user.url}/health/metrics", timeout=30)
+    assert "chutes_validator_coldkey_free_rao " in metrics.text
     me = user.chutes("balance")
     assert me["permissions"] == []
     address = user.chutes("deposit")["deposit_address"]

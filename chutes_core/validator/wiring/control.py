@@ -10,7 +10,7 @@ from chutes_core.base.version import VERSION
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.openapi import document_errors
 from chutes_core.validator.api.router import build_router
-from chutes_core.validator.api.routes import discovery, miner, money, reachable, transfers
+from chutes_core.validator.api.routes import discovery, health, miner, money, reachable, transfers
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.gateway.asgi import AsgiApp
 from chutes_core.validator.launches.dialback import DialBacks
@@ -39,6 +39,7 @@ def build_control_plane(
     app.include_router(reachable.build_router(DialBacks(shared.network, shared.clock)))
     app.include_router(transfers.build_router(launching.transfers))
     app.include_router(_discovery(shared, launching))
+    app.include_router(health.build_router(shared.health))
     document_errors(app)
     return SignedASGI(
         FreshAfterWrites(app, pictures, except_under=MINER_PREFIX),

@@ -12,6 +12,7 @@ from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys
 from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.billing.rates import Rates
+from chutes_core.validator.health import Health
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.network import Network
 from chutes_core.validator.settings import ValidatorSettings
@@ -47,6 +48,7 @@ class Shared:
     rates: Rates
     secrets: Secrets
     failures: FailedTries
+    health: Health
 
     @property
     def settings(self) -> ValidatorSettings:
@@ -73,4 +75,5 @@ def build_shared(ground: Ground) -> Shared:
         rates=Rates(settings.tao_usd_micros, settings.max_call_s),
         secrets=Secrets(store, clock, vault),
         failures=FailedTries(clock),
+        health=Health(clock),
     )
