@@ -89,6 +89,7 @@ def _info(gpu: int) -> dict[str, object]:
         "profiles": {p.name: asdict(p) for p in PROFILES.values()},
         "known_gpus": sorted(GPUS),
         "references": {f"{r.gpu}/{r.profile}": asdict(r) for r in references()},
+        "fallback": {f"{r.gpu}/{r.profile}": asdict(r) for r in references("torch")},
     }
 
 

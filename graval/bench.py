@@ -121,7 +121,7 @@ def run(
         rows = warm.rows_for(name)
         if not rows:
             raise NotEnoughMemory("profile", f"this device cannot run profile {name!r}")
-        work = _work(warm.device.short_name, PROFILES[name], sent=sent)
+        work = _work(warm.device, PROFILES[name], sent=sent)
         count = (challenges, repeat)
         report.profiles.append(_measure(prover, warm.device, work, rows, count, clock))
         note(_line(report.profiles[-1]))
@@ -202,9 +202,9 @@ class _Work:
     due: Deadlines | None
 
 
-def _work(gpu: str, profile: Profile, *, sent: bool) -> _Work:
+def _work(device: DeviceInfo, profile: Profile, *, sent: bool) -> _Work:
     try:
-        known = reference(gpu, profile.name)
+        known = reference(device.short_name, profile.name, device.backend)
     except (NoReference, UnknownDevice):
         return _Work(profile, None)
     if sent:

@@ -39,7 +39,8 @@ class Reference:
 
     `basis` is ``measured`` (on the device, driver and date named), ``derived`` (computed from a
     measured figure of the same device), ``predicted`` (from datasheet rates, never run) or
-    ``fixed`` (the CPU stand-in). `leg2_us` is for `stages` stages.
+    ``fixed`` (the CPU stand-in). `leg2_us` is for `stages` stages. `backend` is ``triton``, or
+    ``torch``: the fallback's own figures, 16 times slower, which show no class of compute.
     """
 
     gpu: str
@@ -81,6 +82,9 @@ _MEASURED_DEVICE = {
 _MEASURED_DRIVER = "580.159.04"
 _MEASURED_DATE = "2026-11-24"
 _MEASURED_VERSIONS = "graval 1, python 3.12.3, torch 2.11.0+cu130, triton 3.6.0"
+
+# the torch fallback, measured with one challenge: periodic leg 1, leg 2 (us)
+_FALLBACK = {"h100_sxm": (17_486_342, 6_528_899)}
 
 # predicted at T = 8 with the H100's utilisation: leg 1, leg 2 (us); 16 stages
 _PREDICTED = {
@@ -140,30 +144,48 @@ def _light(gpu: str, leg1_us: int, leg2_us: int, basis: str) -> Reference:
     return Reference(gpu, "light", fill_us + scan_us, scan_us * light.stages, light.stages, basis)
 
 
-def references() -> list[Reference]:
-    """Every reference that there is, by class and profile; the test profile's is not among them."""
-    return [r for gpu in GPUS for r in _of_class(gpu)]
+def _of_fallback(gpu: str) -> list[Reference]:
+    """The torch backend's references of one class, from its one measured challenge."""
+    if gpu not in _FALLBACK:
+        return []
+    leg1_us, leg2_us = _FALLBACK[gpu]
+    stage_us = leg2_us // _STAGES
+    source = (_MEASURED_DEVICE[gpu], _MEASURED_DRIVER, _MEASURED_DATE, "torch", _MEASURED_VERSIONS)
+    long_us = 2 * (leg1_us - stage_us) + stage_us  # twice the layers, one stage
+    light = _light(gpu, leg1_us, leg2_us, "derived")
+    return [
+        Reference(gpu, "periodic", leg1_us, leg2_us, _STAGES, "measured", *source),
+        Reference(gpu, "admission", long_us, leg2_us, _STAGES, "derived", *source),
+        Reference(gpu, "light", light.leg1_us, light.leg2_us, light.stages, "derived", *source),
+    ]
 
 
-def reference(gpu: str, profile: str) -> Reference:
+def references(backend: str = "triton") -> list[Reference]:
+    """Every reference of a backend, by class and profile; the test profile's is not among them."""
+    of_class = _of_fallback if backend == "torch" else _of_class
+    return [r for gpu in GPUS for r in of_class(gpu)]
+
+
+def reference(gpu: str, profile: str, backend: str = "triton") -> Reference:
     """The reference of a class of GPU for a profile.
 
     The test profile has one fixed, generous CPU reference for every class (`TEST_LEG1_US`).
 
     Raises:
         UnknownDevice: no such class.
-        NoReference: the class is known but not calibrated for this profile.
+        NoReference: the class is known but not calibrated for this profile and backend.
     """
     known = model(gpu)
     if profile == "test":
         stages = PROFILES["test"].stages
         return Reference(gpu, "test", TEST_LEG1_US, TEST_LEG2_US, stages, "fixed", "CPU")
-    for found in _of_class(known.short_name):
+    of_class = _of_fallback if backend == "torch" else _of_class
+    for found in of_class(known.short_name):
         if found.profile == profile:
             return found
     raise NoReference(
         "no_reference",
-        f"{gpu} has no timing reference for profile {profile!r}",
+        f"{gpu} has no timing reference for profile {profile!r} and backend {backend!r}",
         hint="a class counts only for what its numbers prove; measure one first",
     )
 

@@ -12,7 +12,7 @@ from graval.errors import BackendUnavailable, NotEnoughMemory, ProtocolViolation
 from graval.gpus import identify
 from graval.profile import ROW_BYTES, Profile
 from graval.prover.backend import Choice
-from graval.prover.nvml import describe
+from graval.prover.nvml import describe, other_users
 
 try:
     import torch
@@ -61,7 +61,7 @@ def device_info(device: "torch.device", backend: str) -> DeviceInfo:
         power_limit_w=view.power_limit_w,
         pci_bus_id=view.pci_bus_id,
         driver=view.driver,
-        mig=view.mig,
+        mig=view.mig or " MIG " in properties.name,
         ecc=view.ecc,
         backend=backend,
     )
@@ -113,13 +113,16 @@ class FillMemory:
             self._used = 0
 
     def exhausted(self, rows: int) -> NotEnoughMemory:
-        """The error that names what was asked and what is free."""
+        """The error that names what was asked, what is free, and who holds the rest."""
         free_bytes, total_bytes = torch.cuda.mem_get_info(self._device)
+        users = other_users(f"GPU-{torch.cuda.get_device_properties(self._device).uuid}")
         return NotEnoughMemory(
             "device_memory",
             f"{rows * ROW_BYTES} bytes were asked of a device with {free_bytes} of "
             f"{total_bytes} bytes free",
-            hint="another process may hold memory of this GPU",
+            hint="its memory is held by " + ", ".join(map(str, users))
+            if users
+            else "the driver names no other process on this GPU",
         )
 
     def filled(self) -> Any:

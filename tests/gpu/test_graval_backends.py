@@ -24,6 +24,20 @@ def test_torch_on_a_cpu_equals_numpy():
     assert [o for o in outcomes if not o.ok] == []
 
 
+def test_out_of_memory_names_who_holds_it(monkeypatch):
+    """The error says what was asked, what is free, and the other processes on the GPU."""
+    from graval.prover import cuda, nvml
+
+    properties = type("Properties", (), {"uuid": "1"})
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (7, 99))
+    users = {"GPU-1": (nvml.User(12, "trainer", 30 << 30), nvml.User(13, "", 0))}
+    monkeypatch.setattr(cuda, "other_users", lambda uuid: users[uuid])
+    error = cuda.FillMemory(torch.device("cpu")).exhausted(2)
+    assert "2048 bytes were asked of a device with 7 of 99 bytes free" in error.message
+    assert error.hint == "its memory is held by trainer (pid 12, 30720 MiB), a process (pid 13)"
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
 @pytest.mark.parametrize("name", ["torch", "triton", "auto"])
 def test_a_host_without_cuda_says_so(name):

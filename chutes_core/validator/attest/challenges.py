@@ -105,6 +105,7 @@ def prepare(plan: AttestPlan, warms: Sequence[Warm], rtt_us: int) -> Prepared:
                 warm.device.memory_bytes,
                 rtt_us=rtt_us,
                 least_us=plan.least_us,
+                backend=warm.device.backend,
             )
             for claim, warm in zip(plan.gpus, warms, strict=True)
         )

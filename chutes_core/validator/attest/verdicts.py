@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from chutes_core.base.ids import new_id
 from chutes_core.validator.attest.challenges import Prepared
-from chutes_core.validator.attest.work import UNCALIBRATED, proven_class
+from chutes_core.validator.attest.work import proven_class
 from chutes_core.validator.domain.launches import ClaimedGpu, Reason
 from chutes_core.validator.domain.verdicts import Attestation, AttestPlan, GpuVerdict, Proof
 from graval.challenge import Verdict
@@ -84,7 +84,7 @@ def _gpu(
     ]
     worst = max(verdicts, key=_badness)
     judged_as = work.known.gpu
-    if worst.accepted and work.known.basis == UNCALIBRATED:
+    if worst.accepted:
         judged_as = proven_class(work, claim.gpu_class, worst.leg1_us, worst.leg2_us)
     return GpuVerdict(
         gpu_uuid=claim.uuid,

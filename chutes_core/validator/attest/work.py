@@ -2,13 +2,16 @@
 
 Path: attest/challenges -> here -> graval.params. A class with a reference is held to it. A class
 without one is held to the slowest reference there is, scaled to its rows, and then counts only as
-the best calibrated class whose figures it met (`proven_class`). A light challenge is made long
-enough to be timed over a network, and in a round long enough that two cannot share one GPU.
+the best calibrated class whose figures it met (`proven_class`). So does a GPU whose prover runs on
+the torch fallback, which has deadlines of its own: they bound a hang, and show no class. A light
+challenge is made long enough to be timed over a network, and in a round long enough that two cannot
+share one GPU.
 
 Invariant: nothing here makes a deadline longer than the reference of the judged class allows.
 """
 
-from dataclasses import dataclass
+import contextlib
+from dataclasses import dataclass, replace
 
 from chutes_core.base.gpus import GPU_CLASSES
 from graval.errors import GravalError, NoReference
@@ -27,6 +30,7 @@ from graval.params import (
 from graval.timing import LEG1_SLACK_PERCENT, LEG2_SLACK_PERCENT
 
 UNCALIBRATED = "uncalibrated"
+FALLBACK = "fallback"
 
 
 @dataclass(frozen=True)
@@ -41,7 +45,13 @@ class Work:
 
 
 def work_for(
-    asked: Profile, gpu_class: str, memory_bytes: int, *, rtt_us: int, least_us: int = 0
+    asked: Profile,
+    gpu_class: str,
+    memory_bytes: int,
+    *,
+    rtt_us: int,
+    least_us: int = 0,
+    backend: str = "triton",
 ) -> Work:
     """Return what a GPU of this class is asked for.
 
@@ -51,12 +61,13 @@ def work_for(
         memory_bytes: as the device says.
         rtt_us: measured round trip; stages grow with it.
         least_us: the whole challenge takes an honest GPU so long at least.
+        backend: of the prover, as the device says.
 
     Raises:
         GravalError: an unknown class, no reference at all, or a round trip too long.
     """
     rows = asked.rows(memory_bytes)
-    known = _reference(asked, gpu_class, rows)
+    known = _reference(asked, gpu_class, rows, backend)
     asked, known = as_sent(asked, known, least_us)
     stretched = stretch(asked, known, rtt_us)
     one_us = known.leg1_us + known.leg2_us * stretched.stages // known.stages
@@ -68,7 +79,7 @@ def leg1_us(profile_name: str, gpu_class: str) -> int:
     """Return how long leg 1 takes an honest GPU of a class; 0 where nobody can say."""
     try:
         asked, memory_bytes = profile(profile_name), GPUS[gpu_class].memory_bytes
-        return _reference(asked, gpu_class, asked.rows(memory_bytes)).leg1_us
+        return _reference(asked, gpu_class, asked.rows(memory_bytes), "").leg1_us
     except (GravalError, KeyError):
         return 0
 
@@ -76,10 +87,10 @@ def leg1_us(profile_name: str, gpu_class: str) -> int:
 def proven_class(work: Work, gpu_class: str, leg1_us: int, leg2_us: int) -> str:
     """Return what an accepted GPU counts as: its own class, or the best one its figures prove.
 
-    The figures of an uncalibrated one are scaled by rows to each calibrated class of no higher
-    price; it counts as the dearest whose deadlines they would have met, or as nothing ("").
+    The figures of an uncalibrated or fallback one are scaled by rows to each calibrated class of
+    no higher price; it counts as the dearest whose deadlines they would have met, or as nothing.
     """
-    if work.known.basis != UNCALIBRATED:
+    if work.known.basis not in (UNCALIBRATED, FALLBACK):
         return gpu_class
     met = [
         known.gpu
@@ -106,7 +117,10 @@ def _price(gpu_class: str) -> int:
     return 0 if known is None else known.usd_micros_per_hour
 
 
-def _reference(asked: Profile, gpu_class: str, rows: int) -> Reference:
+def _reference(asked: Profile, gpu_class: str, rows: int, backend: str) -> Reference:
+    if backend == "torch":
+        with contextlib.suppress(NoReference):
+            return replace(reference(gpu_class, asked.name, backend), basis=FALLBACK)
     try:
         return reference(gpu_class, asked.name)
     except NoReference:

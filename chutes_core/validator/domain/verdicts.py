@@ -23,7 +23,8 @@ class GpuVerdict:
         leg1_us: from sending to the answer; likewise ``leg2_us``.
         deadline1_us: when it was due; likewise ``deadline2_us``.
         basis: of the deadlines: measured, derived, predicted, fixed (the CPU stand-in), or
-            uncalibrated: the class has no reference and was judged as a lesser one.
+            uncalibrated: the class has no reference and was judged as a lesser one; fallback: so
+            was a prover without Triton.
         judged_as: the class whose figures it was held to; what an accepted GPU counts as.
         proven_bytes: memory that was filled and scanned.
         idle: it was challenged beside a launch and serves no chute.

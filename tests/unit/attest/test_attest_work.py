@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from chutes_core.validator.attest.group import balanced, run_group
-from chutes_core.validator.attest.work import UNCALIBRATED, proven_class, work_for
+from chutes_core.validator.attest.work import FALLBACK, UNCALIBRATED, proven_class, work_for
 from chutes_core.validator.domain.verdicts import AttestPlan, ClaimedGpu
 from graval.errors import RoundTripTooLong
 from graval.gpus import GPUS
@@ -60,6 +60,21 @@ def test_an_uncalibrated_class_counts_as_what_its_figures_prove():
     fast = proven_class(work, name, 1_000, 1_000)
     assert fast in GPUS
     assert fast != name
+
+
+def test_the_torch_fallback_has_deadlines_of_its_own_and_proves_no_class_by_them():
+    """Its honest figures are accepted and count as nothing; as fast as Triton it counts as that."""
+    memory = GPUS["h100_sxm"].memory_bytes
+    work = work_for(profile("periodic"), "h100_sxm", memory, rtt_us=300, backend="torch")
+    assert work.known.basis == FALLBACK
+    assert work.due.leg1_us > 17_000_000
+    assert proven_class(work, "h100_sxm", work.known.leg1_us, work.known.leg2_us) == ""
+    fast = work_for(profile("periodic"), "h100_sxm", memory, rtt_us=300).known
+    assert proven_class(work, "h100_sxm", fast.leg1_us, fast.leg2_us) == "h100_sxm"
+    h200 = work_for(
+        profile("periodic"), "h200", GPUS["h200"].memory_bytes, rtt_us=1, backend="torch"
+    )
+    assert h200.known.basis == "measured"  # no figures of its own: the class's
 
 
 def plan(name, scope="light", profile_name="light", gpu_class="h100_sxm"):

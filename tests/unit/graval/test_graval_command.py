@@ -41,6 +41,8 @@ def test_info_lists_profiles_references_and_backends(capsys):
     """A reader sees what could run here and what the figures rest on."""
     assert main(["info", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)
-    assert set(report) == {"version", "backends", "profiles", "known_gpus", "references"}
+    assert set(report) == {
+        "version", "backends", "profiles", "known_gpus", "references", "fallback",
+    }  # fmt: skip
     assert report["references"]["h200/periodic"]["basis"] == "measured"
     assert main(["info"]) == 0
