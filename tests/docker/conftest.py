@@ -1,10 +1,13 @@
 """A network on the Docker engine that DOCKER_HOST names; skipped, with the reason, without one."""
 
 import os
+import subprocess
 
 import pytest
 
-from scripts.localnet import Localnet
+from chutes_core.engine import archive
+from chutes_core.engine.connect import connect
+from scripts.localnet import ROOT, Localnet
 from scripts.runtimes import choose, ensure_base_image
 
 
@@ -35,6 +38,20 @@ def docker_net(tmp_path_factory):
         yield net
 
 
+@pytest.fixture(scope="session")
+def bare_image():
+    """The base image without the packages that the runner needs."""
+    script = [str(ROOT / "images" / "build_cpu_base.sh"), "--bare", BARE]
+    done = subprocess.run(script, capture_output=True, text=True, timeout=400, check=False)
+    if done.returncode != 0:
+        pytest.skip(f"the bare base image cannot be made: {done.stderr[-300:]}")
+    yield BARE
+    client = connect(None)
+    archive.remove(client, BARE)
+    client.close()
+
+
+BARE = "chutes-test-bare:1"
 SMALL = {
     "INSTANCE_MEMORY_MB": "512",
     "INSTANCE_SHM_MB": "32",
