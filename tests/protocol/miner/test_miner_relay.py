@@ -6,13 +6,14 @@ import socket
 
 import pytest
 
+from chutes_core.miner.host import raise_open_files
 from chutes_core.miner.relay import Relay, RelayLimits
 from chutes_core.wire.sealing import PREAMBLE_BYTES, PROVEN, Preamble
 
 LAUNCH = "11111111-2222-3333-4444-555555555555"
 OTHER = "99999999-2222-3333-4444-555555555555"
 TICKET = b"t" * 32
-WAIT_S = 10
+WAIT_S = 60
 
 
 class Instance:
@@ -221,3 +222,31 @@ async def test_a_slow_instance_slows_its_caller_down():
         await sending
         assert received == total + len(b"<end>")
         writer.close()
+
+
+async def test_two_thousand_connections_are_held_and_all_answer():
+    """With as many as the bound open at once each one still carries; one more is refused."""
+    limit = raise_open_files()
+    many, launches = 2000, 4
+    if limit < 4 * many + 500:  # both ends of both legs are files of this process
+        pytest.skip(f"at most {limit} open files")
+    async with world(RelayLimits(connections=many)) as (relay, instance, port):
+        ids = [f"11111111-2222-3333-4444-00000000000{n}" for n in range(launches)]
+        for launch_id in ids:
+            relay.register(launch_id, ticket=TICKET, port=instance.port)
+        held = []
+        for begin in range(0, many, 50):  # no more at once than may be unproven
+            batch = range(begin, begin + 50)
+            hellos = [preamble(launch_id=ids[n % launches]).to_bytes() for n in batch]
+            held += await asyncio.gather(*(dial(port, hello + b"a") for hello in hellos))
+            firsts = (reader.readexactly(1) for reader, _ in held[begin:])
+            assert set(await asyncio.wait_for(asyncio.gather(*firsts), WAIT_S)) == {b"A"}
+        assert relay.counts.carried == many
+        over, last = await dial(port, preamble().to_bytes())
+        assert await closed(over)
+        for reader, writer in held[::97]:
+            writer.write(b"still")
+            assert await asyncio.wait_for(reader.readexactly(5), WAIT_S) == b"STILL"
+        for _, writer in held:
+            writer.close()
+        last.close()
