@@ -77,7 +77,8 @@ class Chutes:
             Forbidden: ``not_developer``.
             Invalid: the draft breaks a rule (catalog/rules).
             NotFound: ``no_such_image``.
-            Conflict: ``image_not_built``.
+            Conflict: ``image_not_built``, or ``name_taken`` by another chute of the owner's whose
+                name differs only in case.
             PaymentRequired: ``fee_not_accepted`` (its facts name the fee),
                 ``insufficient_balance`` or ``key_budget_spent``.
         """
@@ -88,6 +89,7 @@ class Chutes:
             image = self._image(owner, draft.image)
             chute_id = ids.chute_id(owner.username, draft.name)
             known = self._store.chutes.get(chute_id)
+            self._check_name(owner, draft.name, chute_id)
             fee_rao = 0 if known is not None else self._fee_rao(draft.selector)
             chute = self._chute(owner, draft, image, known)
             if fee_rao > 0:
@@ -190,6 +192,12 @@ class Chutes:
         if known is None:
             return chute
         return replace(chute, created_at_s=known.created_at_s, shared_with=known.shared_with)
+
+    def _check_name(self, owner: Account, name: str, chute_id: str) -> None:
+        """Refuse a name by which another of the owner's chutes is found already."""
+        other = self._store.chutes.by_name(owner.username, name)
+        if other is not None and other.chute_id != chute_id:
+            raise Conflict("name_taken", f"you have a chute {other.name} already")
 
     def _slug(self, owner: Account, name: str, chute_id: str) -> str:
         slug = ids.slug(owner.username, name)

@@ -23,6 +23,9 @@ MAX_DOCKERFILE_BYTES = 64 * 1024
 _CONTINUED = re.compile(r"\\[ \t]*$")
 _ESCAPE = re.compile(r"^#\s*escape\s*=\s*(\S+)", re.IGNORECASE)
 _FLAG = re.compile(r"^--[a-z]+=\S*$")
+_RUN_FLAG = re.compile(r"^--[a-z]+(=\S*)?", re.IGNORECASE)
+_FRONTEND = re.compile(r"^#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
+_PLAIN_FRONTEND = re.compile(r"^(docker\.io/)?docker/dockerfile(:1(\.\d+)*)?$")
 _UNPLAIN = re.compile(r"[$\\'\":]|^git@")
 _NUMBERS = re.compile(r"^(0x[0-9a-f]+|\d+)(\.(0x[0-9a-f]+|\d+))*$", re.IGNORECASE)
 _LOCAL = re.compile(r"^(localhost|.*\.(local|internal|lan|home|localhost))$", re.IGNORECASE)
@@ -42,7 +45,7 @@ def check_dockerfile(text: str) -> None:
     Raises:
         TooLarge: ``dockerfile_too_large``.
         Invalid: ``no_from``, ``remote_add``, ``onbuild_refused``, ``registry_refused``,
-            ``bad_dockerfile``.
+            ``buildkit_only``, ``frontend_refused``, ``bad_dockerfile``.
     """
     if len(text.encode()) > MAX_DOCKERFILE_BYTES:
         raise TooLarge("dockerfile_too_large", f"over {MAX_DOCKERFILE_BYTES} bytes")
@@ -53,6 +56,8 @@ def check_dockerfile(text: str) -> None:
     for one in found:
         if one.keyword == "ONBUILD":
             raise Invalid("onbuild_refused", "ONBUILD has no use here", hint="remove the line")
+        if one.keyword == "RUN":
+            _check_run(one.rest)
         if one.keyword == "ADD":
             _check_add(one.rest)
         if one.keyword == "FROM":
@@ -65,7 +70,8 @@ def instructions(text: str) -> Iterator[Instruction]:
     """Yield the instructions of a Dockerfile.
 
     Raises:
-        Invalid: ``bad_dockerfile``: another escape character than the backslash.
+        Invalid: ``bad_dockerfile``: another escape character than the backslash;
+            ``frontend_refused``: another language than the classic builder's.
     """
     pending = ""
     for raw in text.splitlines():
@@ -73,6 +79,13 @@ def instructions(text: str) -> Iterator[Instruction]:
         escape = _ESCAPE.match(line)
         if escape is not None and escape.group(1) != "\\":
             raise Invalid("bad_dockerfile", "the escape character must be the backslash")
+        frontend = _FRONTEND.match(line)
+        if frontend is not None and not _PLAIN_FRONTEND.match(frontend.group(1)):
+            raise Invalid(
+                "frontend_refused",
+                f"the frontend {frontend.group(1)[:100]} would read this file in its own way",
+                hint="remove the syntax line",
+            )
         if line.startswith("#") or (pending and not line):
             continue
         if _CONTINUED.search(line):
@@ -123,6 +136,17 @@ def _check_add(rest: str) -> None:
                 f"ADD may only copy plain paths of the build context, not {source[:200]!r}",
                 hint="download in a RUN, or put the file into the context",
             )
+
+
+def _check_run(rest: str) -> None:
+    """A flag of RUN asks BuildKit for another network, for rights, or for parts of its host."""
+    flag = _RUN_FLAG.match(rest)
+    if flag is not None:
+        raise Invalid(
+            "buildkit_only",
+            f"RUN {flag.group(0)[:60]} is BuildKit's, and builds here have none",
+            hint="remove the flag; what a build needs comes from its context or its network",
+        )
 
 
 def _check_from(rest: str) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from chutes_core.base.errors import Invalid, TooLarge
 from chutes_core.base.gpus import GPU_CLASSES
+from chutes_core.validator.catalog.schemas import check_schema
 from chutes_core.validator.domain.chutes import Cord, Selector
 from chutes_core.wire.launch import MAX_CODE_BYTES
 
@@ -93,7 +94,7 @@ def check_cords(cords: Sequence[Cord]) -> None:
 
     Raises:
         Invalid: ``no_cords``, ``too_many_cords``, ``bad_cord`` or ``cord_twice``.
-        TooLarge: ``schemas_too_large``.
+        TooLarge: ``schemas_too_large`` or ``schema_too_deep``.
     """
     if not cords:
         raise Invalid("no_cords", "the chute has no cords", hint="decorate a function: @chute.cord")
@@ -104,6 +105,9 @@ def check_cords(cords: Sequence[Cord]) -> None:
     size = 0
     for cord in cords:
         _check_cord(cord)
+        for what in ("input_schema", "output_schema", "minimal_input_schema"):
+            if (schema := getattr(cord, what)) is not None:
+                check_schema(schema, f"{what} of cord {cord.function}")
         size += len(json.dumps([cord.input_schema, cord.output_schema, cord.minimal_input_schema]))
         if cord.path in paths:
             raise Invalid("cord_twice", f"two cords have the path {cord.path}")

@@ -6,6 +6,7 @@ import pytest
 
 from chutes_core.base import ids
 from chutes_core.validator.domain.launches import Launch, LaunchState
+from chutes_core.wire.signing import sign_user
 
 ZERO = "00000000-0000-0000-0000-0000000000"
 
@@ -168,6 +169,32 @@ async def test_equal_slugs_are_made_unique(ready, alice, chute_body):
     assert first["slug"] == "alice-a-b"
     assert second["slug"].startswith("alice-a-b-")
     assert len(second["slug"]) <= 58
+
+
+async def test_a_name_that_differs_in_case_alone_is_taken(ready, alice, bob, chute_body):
+    """Calls find a chute by its name in any case, so one name is one chute of its owner."""
+    await ready.signed(alice, "POST", "/chutes/", body=chute_body())
+    answer = await ready.signed(alice, "POST", "/chutes/", body=chute_body(name="Embeddings"))
+    assert (answer.status_code, answer.json()["code"]) == (409, "name_taken")
+    listed = await ready.signed(alice, "GET", "/chutes/", purpose="chutes")
+    assert listed.json()["total"] == 1
+    await ready.upload(bob, "bob")
+    other = await ready.signed(bob, "POST", "/chutes/", body=chute_body(name="Embeddings"))
+    assert other.status_code == 200, other.text
+
+
+@pytest.mark.parametrize("depth", [200, 900, 20_000])
+async def test_a_schema_nested_without_end_is_refused(ready, alice, chute_body, depth):
+    """However deep the brackets go, the answer is the caller's mistake, and nothing is stored."""
+    body = json.dumps(chute_body(cords=[{"function": "f", "path": "/f", "input_schema": "DEEP"}]))
+    body = body.replace('"DEEP"', '{"items":' * depth + "{}" + "}" * depth).encode()
+    headers = sign_user(alice, body=body, purpose="", nonce_s=ready.clock.now_s())
+    headers["Content-Type"] = "application/json"
+    answer = await ready.http.post("/chutes/", content=body, headers=headers)
+    assert answer.status_code in (400, 413, 422), answer.text
+    assert set(answer.json()) == {"detail", "code", "hint"}
+    listed = await ready.signed(alice, "GET", "/chutes/", purpose="chutes")
+    assert listed.json()["total"] == 0
 
 
 async def test_image_in_use_is_not_deleted(ready, alice, chute_body):

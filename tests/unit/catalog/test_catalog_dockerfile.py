@@ -19,6 +19,8 @@ from chutes_core.validator.catalog.dockerfile import bases, check_dockerfile
         "RUN curl http://example.com",
         "ENV A=http://x",
         "# ADD http://x /y",
+        "# syntax=docker/dockerfile:1.7",
+        "RUN ls --all",
         "RUN echo \\\n# a comment\n  ADD http://x",
     ],
 )
@@ -44,6 +46,11 @@ def test_ordinary_lines_are_accepted(lines):
         ("FROM --platform=linux/amd64 cache.internal/a", "registry_refused"),
         ("COPY --from=192.168.0.1/a /x /x", "registry_refused"),
         ("FROM $BASE", "bad_dockerfile"),
+        ("RUN --network=host curl http://10.0.0.1", "buildkit_only"),
+        ("RUN --security=insecure mount /dev/sda1 /mnt", "buildkit_only"),
+        ("RUN \\\n --mount=type=bind,source=/,target=/host cat /host/etc/shadow", "buildkit_only"),
+        ("# syntax=evil/frontend:1\nRUN x", "frontend_refused"),
+        ("#Syntax = docker.io/evil/dockerfile", "frontend_refused"),
     ],
 )
 def test_what_the_engine_would_do_outside_of_the_build_is_refused(lines, code):
