@@ -51,7 +51,11 @@ def collect(image: Image, folder: Path, *, include_cwd: bool) -> dict[str, Path]
     if include_cwd:
         files |= _files(folder, folder, root, ignored=(*_LEFT_OUT, *_dockerignore(folder)))
     if len(files) > MAX_FILES:
-        raise Invalid("too_many_files", f"the build context has more than {MAX_FILES} files")
+        raise Invalid(
+            "too_many_files",
+            f"the build context has more than {MAX_FILES} files",
+            hint="name less in Image.add, or leave files out by .dockerignore",
+        )
     return files
 
 

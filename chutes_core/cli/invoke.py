@@ -151,13 +151,21 @@ def _body(body: str | None) -> Any:
     try:
         return json.loads(sys.stdin.read() if body == "-" else body)
     except ValueError as error:
-        raise Invalid("bad_json", f"the body is no JSON: {error}") from error
+        raise Invalid(
+            "bad_json",
+            f"the body is no JSON: {error}",
+            hint='quote it for the shell: \'{"text": "hi"}\', or use --text hi',
+        ) from error
 
 
 def _content(target: Target, given: Any) -> bytes | None:
     if target.sdk_call:
         if given is not None and not isinstance(given, dict):
-            raise Invalid("bad_json", "this cord takes a JSON object of its parameters")
+            raise Invalid(
+                "bad_json",
+                "this cord takes a JSON object of its parameters",
+                hint="chutes chutes get shows them in input_schema",
+            )
         return json.dumps({"args": [], "kwargs": given or {}}).encode()
     if given is None:
         return None if target.method == "GET" else b"{}"

@@ -14,6 +14,7 @@ from chutes_core.sdk.config import config_path, load_config, save_config
 
 ACTIONS = ("read", "write", "delete", "invoke")
 PURPOSE = "api_keys"
+_SCOPES = 'e.g. [{"object_type": "chutes", "object_id": null, "action": "invoke"}]'
 
 
 @click.group()
@@ -121,7 +122,9 @@ def _parsed(json_input: str | None) -> list[Any]:
     try:
         scopes = json.loads(json_input)
     except ValueError as error:
-        raise Invalid("bad_json_input", f"--json-input is no JSON: {error}") from error
+        raise Invalid(
+            "bad_json_input", f"--json-input is no JSON: {error}", hint=_SCOPES
+        ) from error
     if not isinstance(scopes, list):
-        raise Invalid("bad_json_input", "--json-input must be a JSON list of scopes")
+        raise Invalid("bad_json_input", "--json-input must be a JSON list of scopes", hint=_SCOPES)
     return scopes

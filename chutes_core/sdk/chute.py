@@ -232,7 +232,11 @@ class Chute(FastAPI):
         def decorate(function: FunctionT) -> Cord:
             cord = Cord(self, function, options)
             if any(other.function == cord.function for other in self._cords):
-                raise Conflict("cord_name_taken", f"there is a cord {cord.function!r} already")
+                raise Conflict(
+                    "cord_name_taken",
+                    f"there is a cord {cord.function!r} already",
+                    hint="give the second function another name",
+                )
             for verb, place in self._table.add(cord):
                 self.router.routes.append(Route(place, self._table.endpoint, methods=[verb]))
             self._cords.append(cord)

@@ -43,7 +43,11 @@ class ClientConfig:
                 hint="set CHUTES_API_URL to the validator's address",
             )
         if not self.api_url.startswith(("http://", "https://")):
-            raise Invalid("bad_api_url", f"{self.api_url!r} is no http(s) address")
+            raise Invalid(
+                "bad_api_url",
+                f"{self.api_url!r} is no http(s) address",
+                hint="e.g. https://validator.example",
+            )
         return self.api_url.rstrip("/")
 
 
@@ -76,7 +80,11 @@ def load_config(environ: Mapping[str, str] | None = None) -> ClientConfig:
     try:
         parser.read(path, encoding="utf-8")
     except (configparser.Error, UnicodeDecodeError) as error:
-        raise Invalid("bad_config", f"{path} cannot be read: {error}") from error
+        raise Invalid(
+            "bad_config",
+            f"{path} cannot be read: {error}",
+            hint="mend the ini file, or move it away and register again",
+        ) from error
     values = {name: parser.get(*place, fallback=None) for name, place in _PLACES.items()}
     values["api_url"] = environ.get("CHUTES_API_URL") or values["api_url"]
     values["api_key"] = environ.get("CHUTES_API_KEY") or values["api_key"]

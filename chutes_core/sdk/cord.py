@@ -61,11 +61,19 @@ class CordOptions:
     def __post_init__(self) -> None:
         for value in (self.method, self.public_api_method):
             if value not in METHODS:
-                raise Invalid("bad_method", f"{value!r} is none of {', '.join(METHODS)}")
+                raise Invalid(
+                    "bad_method",
+                    f"{value!r} is no method of a cord",
+                    hint=f"one of {', '.join(METHODS)}",
+                )
         if self.passthrough_port is not None and not 1 <= self.passthrough_port <= 65535:
-            raise Invalid("bad_port", f"{self.passthrough_port} is no port")
+            raise Invalid("bad_port", f"{self.passthrough_port} is no port", hint="1 to 65535")
         if self.provision_timeout < 1:
-            raise Invalid("bad_timeout", "provision_timeout must be at least one second")
+            raise Invalid(
+                "bad_timeout",
+                "provision_timeout must be at least one second",
+                hint="180 s is the default",
+            )
 
 
 class Cord:

@@ -72,7 +72,11 @@ def keypair_of(config: ClientConfig) -> Keypair:
     try:
         return Keypair.create_from_seed(bytes.fromhex(seed))
     except ValueError as error:
-        raise Invalid("bad_seed", "hotkey_seed in the configuration is no seed") from error
+        raise Invalid(
+            "bad_seed",
+            "hotkey_seed in the configuration is no seed",
+            hint="register again with the wallet, or write 64 hexadecimal digits",
+        ) from error
 
 
 def for_management(config: ClientConfig) -> Credentials:

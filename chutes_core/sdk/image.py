@@ -28,6 +28,7 @@ _PACKAGE = re.compile(r"^[A-Za-z0-9][A-Za-z0-9+.:=~_*-]*$")
 _CHECKSUM = re.compile(r"^sha(256|384|512):[a-f0-9]+$")
 _OWNER = re.compile(r"^[A-Za-z0-9_.-]+(:[A-Za-z0-9_.-]+)?$")
 _MODE = re.compile(r"^0?[0-7]{3}$")
+_ONE_LINE = "one call makes one line of the Dockerfile; run_command takes several lines"
 _BUILD_TOOLS = (
     "build-essential zlib1g-dev libncurses5-dev libgdbm-dev libnss3-dev libssl-dev libreadline-dev "
     "libffi-dev libsqlite3-dev wget libbz2-dev libexpat1-dev liblzma-dev"
@@ -176,10 +177,14 @@ class Image:
         'ENV PATH=/opt/bin:$PATH'
         """
         if not _ENV_NAME.match(key):
-            raise Invalid("bad_env_name", f"{key!r} is no name of an environment variable")
+            raise Invalid(
+                "bad_env_name",
+                f"{key!r} is no name of an environment variable",
+                hint="letters, digits and _, not beginning with a digit",
+            )
         text = str(value)
         if "\n" in text or "\r" in text or text.endswith("\\"):
-            raise Invalid("line_break", "value may not break its line")
+            raise Invalid("line_break", "value may not break its line", hint=_ONE_LINE)
         return self._append("ENV", f"{key}={text}")
 
     def run_command(self, command: str) -> Self:
@@ -238,7 +243,11 @@ class Image:
         """Set the entry point, as its words or as one list of them; it replaces an earlier one."""
         words = [word for one in args for word in ([one] if isinstance(one, str) else one)]
         if not words:
-            raise Invalid("empty_entrypoint", "with_entrypoint needs at least one word")
+            raise Invalid(
+                "empty_entrypoint",
+                "with_entrypoint needs at least one word",
+                hint='e.g. with_entrypoint("python", "-m", "app")',
+            )
         kept = [one for one in self._instructions if one.keyword != "ENTRYPOINT"]
         self._instructions = kept
         return self._append("ENTRYPOINT", json.dumps(words))
@@ -268,11 +277,13 @@ def _checked_name(value: str, what: str) -> str:
 def _one_line(value: str, what: str) -> str:
     text = str(value).strip()
     if not text and what != "value":
-        raise Invalid("empty_argument", f"{what} is empty")
+        raise Invalid("empty_argument", f"{what} is empty", hint="give it, or leave the call out")
     if "\n" in text or "\r" in text:
-        raise Invalid("line_break", f"{what} may not contain a line break")
+        raise Invalid("line_break", f"{what} may not contain a line break", hint=_ONE_LINE)
     if text.endswith("\\") and what != "value":
-        raise Invalid("line_break", f"{what} may not end in a backslash, which joins lines")
+        raise Invalid(
+            "line_break", f"{what} may not end in a backslash, which joins lines", hint=_ONE_LINE
+        )
     return text
 
 
@@ -287,5 +298,7 @@ def _packages(package: str | Iterable[str]) -> list[str]:
     for name in names:
         _matching(_PACKAGE, name, "package")
     if not names:
-        raise Invalid("empty_argument", "no package is named")
+        raise Invalid(
+            "empty_argument", "no package is named", hint='e.g. apt_install(["git", "curl"])'
+        )
     return names

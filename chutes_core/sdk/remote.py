@@ -109,5 +109,7 @@ def result_of(cord: "Cord", answer: httpx.Response) -> Any:
         return value  # hinted as something that JSON cannot say, e.g. a Response
     except (ValueError, ValidationError) as error:
         raise ProtocolError(
-            "unexpected_result", f"cord {cord.function!r} answered something else than its hint"
+            "unexpected_result",
+            f"cord {cord.function!r} answered something else than its hint",
+            hint="is the deployed version the one of this file?",
         ) from error
