@@ -122,12 +122,17 @@ def public(network, tmp_path_factory):
     hotkey = Keypair.create_from_mnemonic(Keypair.generate_mnemonic())
     assert "User created successfully" in client.register("mover", coldkey, hotkey)
     (client.code / "moved.py").write_text(CODE)
-    config = configparser.ConfigParser()
-    config.read(client.folder / "config.ini")
     alice = Keypair.create_from_uri("//Alice")
-    transfer(network.net.chain.url, alice, config["payment"]["address"], RAO_PER_TAO)
+    transfer(network.net.chain.url, alice, payment_address(client), RAO_PER_TAO)
     client.key = secret_of(client.run("keys", "create", "--name", "all", "--admin"))
     return client
+
+
+def payment_address(client):
+    """Return where the client's configuration says that its user pays."""
+    config = configparser.ConfigParser()
+    config.read(client.folder / "config.ini")
+    return config["payment"]["address"]
 
 
 def secret_of(printed):
