@@ -110,7 +110,8 @@ def credit_new_blocks(payments: Payments, watcher: TransferWatcher) -> int:
     The first start begins at the finalized head: nobody had an address before.
     """
     last = payments.begin(watcher.finalized_number())
-    return sum(payments.apply(block) for block in watcher.blocks_after(last))
+    blocks = watcher.blocks_after(last, payments.last_hash())
+    return sum(payments.apply(block) for block in blocks)
 
 
 def _weights(parts: Validator) -> Callable[[], object]:

@@ -24,7 +24,7 @@ from chutes_core.validator.domain.money import (
 from chutes_core.validator.store.database import Store
 
 USERS = ("a", "b", "c")
-STEPS = 41  # of a drain of three records in batches of two; counted by a test below
+STEPS = 44  # of a drain of three records in batches of two; counted by a test below
 
 
 class Died(BaseException):
@@ -47,6 +47,7 @@ class FakeBlock:
     transfers: tuple[FakeTransfer, ...]
     losses: tuple = ()
     time_s: int | None = None
+    hash: str = ""
 
 
 class DiskJournal:

@@ -1,8 +1,9 @@
 """Whatever the node does between two looks, the same transfers are credited, each once.
 
 A chain grows by the schedule that hypothesis draws, while connections break in the middle of a
-read, finality stands still, a lagging node answers, state is discarded, a block is missing, and the
-process ends or is started anew. When all is well again, the ledger has what the chain has.
+read, finality stands still, a lagging node answers, or one of another chain, state is discarded, a
+block is missing, and the process ends or is started anew. When all is well again, the ledger has
+what the chain has.
 """
 
 import contextlib
@@ -28,6 +29,7 @@ from chutes_core.validator.store.database import Store
 
 LIVE, ARCHIVE = "ws://live", "ws://archive"
 TARGETS = ("pay-1", "dep-1", "else")
+ANOTHER = 1 << 64  # in the hashes of another chain
 
 
 class DiedError(BaseException):
@@ -44,11 +46,13 @@ class Chain:
         self.kept_from = 0
         self.missing = None
         self.archive_down = False
+        self.another = False
         self.breaks = []  # after how many requests each break comes
 
     def heal(self):
         """End what goes wrong; discarded state stays discarded."""
-        self.lag, self.missing, self.archive_down, self.breaks = 0, None, False, []
+        self.lag, self.missing, self.breaks = 0, None, []
+        self.archive_down = self.another = False
         self.final = len(self.blocks) - 1
 
 
@@ -70,27 +74,30 @@ class Node:
 
     def get_chain_finalised_head(self):
         self._request()
-        return f"0x{max(0, self._chain.final - self._chain.lag):x}"
+        return self._hash(max(0, self._chain.final - self._chain.lag))
 
     def get_block_number(self, block_hash):
         self._request()
-        return int(block_hash, 16)
+        return int(block_hash, 16) % ANOTHER
+
+    def _hash(self, number):
+        return f"0x{number + self._chain.another * ANOTHER:x}"
 
     def get_block_hash(self, number):
         self._request()
-        return None if number == self._chain.missing else f"0x{number:x}"
+        return None if number == self._chain.missing else self._hash(number)
 
     def rpc_request(self, method, params):
         self._request()
-        number = int(params[0], 16)
-        return {"result": {"number": hex(number), "parentHash": f"0x{number - 1:x}"}}
+        number = int(params[0], 16) % ANOTHER
+        return {"result": {"number": hex(number), "parentHash": self._hash(number - 1)}}
 
     def init_runtime(self, block_hash):
         self._request()
 
     def get_events(self, block_hash):
         self._request()
-        number = int(block_hash, 16)
+        number = int(block_hash, 16) % ANOTHER
         if self._url == LIVE and number < self._chain.kept_from:
             raise SubstrateRequestException({"message": "State already discarded"})
         return [
@@ -104,12 +111,15 @@ class Node:
                     },
                 }
             )
-            for index, (to, rao) in enumerate(self._chain.blocks[number])
+            for index, (to, rao) in enumerate(self._transfers(number))
         ]
+
+    def _transfers(self, number):
+        return [("pay-1", 1), ("dep-1", 1)] if self._chain.another else self._chain.blocks[number]
 
     def query(self, pallet, item, block_hash):
         self._request()
-        return SimpleNamespace(value=6_000 * int(block_hash, 16))
+        return SimpleNamespace(value=6_000 * (int(block_hash, 16) % ANOTHER))
 
     def close(self):
         """Close nothing."""
@@ -155,6 +165,7 @@ steps = st.lists(
         st.tuples(st.just("missing"), st.integers(0, 8)),
         st.tuples(st.just("archive_down"), st.booleans()),
         st.tuples(st.just("breaks"), st.lists(st.integers(0, 12), min_size=1, max_size=5)),
+        st.tuples(st.just("another"), st.booleans()),
         st.tuples(st.just("look"), st.none()),
         st.tuples(st.just("look"), st.integers(0, 40)),
         st.tuples(st.just("heal"), st.none()),
@@ -187,6 +198,8 @@ def play(path, schedule):
                     process = Process(path)
             elif kind == "heal":
                 chain.heal()
+            elif kind == "another":  # whoever has read nothing yet cannot know
+                chain.another = value and process.payments.last_hash() is not None
             else:
                 setattr(chain, kind, list(value) if kind == "breaks" else value)
         chain.heal()

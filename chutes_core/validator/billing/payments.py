@@ -58,6 +58,11 @@ class Block(Protocol):
         ...
 
     @property
+    def hash(self) -> str:
+        """Its hash."""
+        ...
+
+    @property
     def transfers(self) -> Sequence[Transfer]:
         """All transfers in it, in order."""
         ...
@@ -119,8 +124,12 @@ class Payments:
             for loss in block.losses:
                 self._left(loss.account_ss58, loss, "fee")
             if last is None or block.number > last:
-                self._store.cursors.set(CURSOR, block.number)
+                self._store.cursors.set(CURSOR, block.number, block_hash=block.hash)
         return credited
+
+    def last_hash(self) -> str | None:
+        """Return the hash of the last block that was read, which the next one must name."""
+        return self._store.cursors.hash_of(CURSOR)
 
     def _credit(self, transfer: Transfer, block_number: int, at_s: int) -> bool:
         if transfer.rao <= 0:

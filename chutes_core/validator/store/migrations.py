@@ -324,6 +324,11 @@ def _image_errors(db: Database) -> None:
         db.execute(f"ALTER TABLE images ADD COLUMN {column} TEXT NOT NULL DEFAULT ''")
 
 
+@migrations(name="0040-cursor-hashes")
+def _cursor_hashes(db: Database) -> None:
+    db.execute("ALTER TABLE cursors ADD COLUMN hash TEXT NOT NULL DEFAULT ''")
+
+
 @migrations(name="0050-key-limits")
 def _key_limits(db: Database) -> None:
     for column in ("expires_at_s", "budget_rao", "calls_per_minute", "spent_rao"):

@@ -56,6 +56,7 @@ class Block:
     transfers: tuple = ()
     losses: tuple = ()
     time_s: int | None = T0
+    hash: str = "0x1"
 
 
 class Money:

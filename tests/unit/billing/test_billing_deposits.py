@@ -46,6 +46,7 @@ class FakeBlock:
     transfers: tuple = ()
     losses: tuple = ()
     time_s: int | None = None
+    hash: str = ""
 
 
 class World:

@@ -27,6 +27,7 @@ class FakeBlock:
     transfers: tuple[FakeTransfer, ...] = ()
     losses: tuple = ()
     time_s: int | None = None
+    hash: str = ""
 
 
 @pytest.fixture
@@ -92,7 +93,7 @@ def test_failure_leaves_neither_credit_nor_cursor(store, payments, monkeypatch):
     """Credits and cursor are one transaction."""
     payments.apply(FakeBlock(5))
 
-    def fail(name, value):
+    def fail(name, value, **_):
         raise RuntimeError
 
     monkeypatch.setattr(store.cursors, "set", fail)
