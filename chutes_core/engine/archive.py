@@ -4,9 +4,10 @@ Path: validator's engine -> `save` -> blob -> HTTP -> miner's file -> `load` -> 
 Invariant: bytes stream through, never an image in memory; after `load` the engine holds exactly the
 image that was named by its digest, or nothing new, and no name points elsewhere than before.
 
-The digest is the engine's image id: the SHA-256 of the image's configuration, which names every
-layer by its own digest. (An engine that keeps images in containerd's store calls them by the
-manifest instead: such an engine refuses here with ``image_mismatch``, and says so.)
+The digest is the id that the validator's engine gave the image: the SHA-256 of its configuration,
+which names every layer by its own digest; or, where that engine keeps images in containerd's store
+(Docker 25 and later can), of its manifest, which names the configuration. The miner's engine may be
+of the other kind: `load` returns the id that this one has for the same image.
 """
 
 import json
@@ -53,35 +54,38 @@ def holds(client: docker.DockerClient, image_digest: str) -> bool:
 def load(
     client: docker.DockerClient, archive: Path, *, image_digest: str, tag: str | None = None
 ) -> str:
-    """Load an archive and return the image's digest; an image that is there is not loaded again.
+    """Load an archive and return the image's id here; an image that is there is not loaded again.
 
     Args:
         client: the engine.
         archive: the file; its own hash was checked by whoever fetched it.
-        image_digest: ``sha256:…``, what the loaded image must be.
+        image_digest: ``sha256:…``, what the loaded image must be: its configuration's digest, its
+            manifest's or its index's.
         tag: a name ``repository:tag`` to give it, so that pruning leaves it alone.
 
     Raises:
         ProtocolError: ``bad_archive``, ``archive_names``, ``image_mismatch``: see `contents`.
         Unavailable: ``disk_full``, or the engine failed.
     """
-    if not holds(client, image_digest):
-        check_contents(archive, image_digest)
+    held: str | None = image_digest if holds(client, image_digest) else None
+    if held is None:
+        names = check_contents(archive, image_digest)
         before = _ids(client)
         loaded = _load(client, archive)
-        if not holds(client, image_digest):
+        held = next((name for name in names if holds(client, name)), None)
+        if held is None:
             for name in set(loaded) - before:  # never an image that was there already
                 remove(client, name)
             raise ProtocolError(
                 "image_mismatch",
                 f"the engine loaded {', '.join(loaded)[:200]}, not {image_digest}",
-                hint="an engine with containerd's image store names images otherwise",
+                hint="the engine read the archive otherwise than this miner: see both versions",
             )
     if tag is not None:
         repository, _, name = tag.rpartition(":")
         with explained("name an image"):
-            client.api.tag(image_digest, repository, name)
-    return image_digest
+            client.api.tag(held, repository, name)
+    return held
 
 
 def remove(client: docker.DockerClient, image: str) -> bool:

@@ -22,6 +22,7 @@ from chutes_core.engine.connect import connect
 from chutes_core.engine.networks import ensure_networks, remove_networks
 from chutes_core.engine.run import PYTHON_LABEL, Containers
 from chutes_core.miner.archives import Archives
+from chutes_core.miner.hostfacts import TransferMeter
 from chutes_core.miner.hosting import ArchivedImages
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
@@ -88,7 +89,7 @@ class Stage:
         self.runtime = DockerRuntime(
             client, owner, networks=ensure_networks(client, owner), walls=None, limits=LIMITS
         )
-        images = ArchivedImages(folder)
+        images = ArchivedImages(folder, TransferMeter())
         images._archives = Archives(folder, pause_s=0.01)
         gpu = SimpleNamespace(uuid=GPU, index=0, stand_in=False, gpu_class="h100_sxm")
         self._launcher = Launcher(

@@ -21,7 +21,6 @@ from pathlib import Path
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError, NotFound
-from chutes_core.engine import archive, shelf
 from chutes_core.engine.networks import Networks
 from chutes_core.engine.run import (
     HOME,
@@ -40,12 +39,12 @@ from chutes_core.miner.runtime.base import (
     Ready,
     RuntimeFailed,
 )
+from chutes_core.miner.runtime.docker_images import EngineImages
 from chutes_core.miner.runtime.walls import Walls
 from chutes_core.wire.control import ImageRef, RuntimeName
 
 RUNNER = ("-m", "chutes_core.runner")
 GRAVAL_HOME = "/opt/graval"
-IMAGE_TAG = "chutes-image"
 _GRAVAL_PYTHON = "CHUTES_RUNNER_GRAVAL_PYTHON"
 _POLL_S = 0.2
 _RETRY_S = 1.0
@@ -111,12 +110,10 @@ class DockerRuntime:
         self._limits = limits
         self._dns = dns
         self._graval_home = graval_home
-        self._keep_images = keep_images
+        self._images = EngineImages(client, keep_images)
         self._seen: dict[str, Seen] = {}
         self._over: dict[str, Ended] = {}
         self._tails: dict[str, str] = {}
-        self._warm: frozenset[str] = frozenset()
-        self._locks: dict[str, asyncio.Lock] = {}
         self._looks = 0
         self._answers = True
 
@@ -130,7 +127,7 @@ class DockerRuntime:
         before = set(self._seen)
         try:
             listed = {one.launch_id: one for one in await asyncio.to_thread(self._containers.all)}
-            self._warm = await asyncio.to_thread(shelf.kept, self._client, IMAGE_TAG)
+            await self._images.refresh()
             if self._looks % _UPKEEP_EVERY == 0:
                 await asyncio.to_thread(self._upkeep)
         except ChutesError as error:
@@ -147,32 +144,15 @@ class DockerRuntime:
 
     def warm_images(self) -> frozenset[str]:
         """Return ids of images that the engine has under our tag."""
-        return self._warm
+        return self._images.warm
 
     async def known(self, image: ImageRef) -> PreparedImage | None:
         """Return the image where the engine has its digest."""
-        if not await asyncio.to_thread(archive.holds, self._client, image.image_digest):
-            return None
-        await asyncio.to_thread(
-            shelf.put, self._client, image.image_digest, IMAGE_TAG, image.image_id
-        )
-        self._warm |= {image.image_id}
-        return PreparedImage(image.image_id, image.sha256, image.image_digest)
+        return await self._images.known(image)
 
     async def prepare(self, bundle: ImageBundle) -> PreparedImage:
-        """Load the archive; the engine must then have exactly the granted digest."""
-        lock = self._locks.setdefault(bundle.image_digest, asyncio.Lock())
-        async with lock:
-            await asyncio.to_thread(
-                archive.load,
-                self._client,
-                bundle.path,
-                image_digest=bundle.image_digest,
-                tag=f"{IMAGE_TAG}:{bundle.image_id}",
-            )
-        self._warm |= {bundle.image_id}
-        logger.bind(image=bundle.name, digest=bundle.image_digest).info("image was loaded")
-        return PreparedImage(bundle.image_id, bundle.sha256, bundle.image_digest)
+        """Load the archive; the engine must then have exactly the granted image."""
+        return await self._images.prepare(bundle)
 
     async def start(self, spec: InstanceSpec) -> None:
         """Create and start the container; what fails leaves none behind."""
@@ -292,8 +272,7 @@ class DockerRuntime:
 
     def _upkeep(self) -> None:
         self._walls.keep()
-        for image_id in shelf.trim(self._client, IMAGE_TAG, self._keep_images):
-            logger.bind(image_id=image_id).info("image was removed: others were used since")
+        self._images.trim()
 
     def _stop(self, launch_id: str, grace_s: float) -> Ended:
         seen = self._containers.find(launch_id)

@@ -53,12 +53,83 @@ def test_an_image_saved_by_its_id_passes(tmp_path):
     check_contents(archive_of(tmp_path, good(), again), NAMED)
 
 
-def test_an_image_in_an_oci_layout_passes(tmp_path):
-    """Engines from 25 on keep the configuration among blobs and write an index without names."""
-    blob = f"blobs/sha256/{DIGEST}"
-    index = {"schemaVersion": 2, "manifests": [{"digest": "sha256:1", "annotations": {"a": "b"}}]}
-    files = [(blob, CONFIG), ("index.json", index), ("manifest.json", manifest(config=blob))]
-    check_contents(archive_of(tmp_path, files), NAMED)
+def blob(data):
+    digest = hashlib.sha256(data).hexdigest()
+    return f"sha256:{digest}", (f"blobs/sha256/{digest}", data)
+
+
+def layout(config=CONFIG, *, nested=False, docker=True, notes=None):
+    """Return the ids and the files of an OCI layout, as engines save from 25 on."""
+    config_id, config_file = blob(config)
+    form = {"schemaVersion": 2, "config": {"digest": config_id}, "layers": []}
+    manifest_id, manifest_file = blob(json.dumps(form).encode())
+    files, ids, top = [config_file, manifest_file], [config_id, manifest_id], manifest_id
+    if nested:
+        inner = {"schemaVersion": 2, "manifests": [{"digest": manifest_id}]}
+        top, inner_file = blob(json.dumps(inner).encode())
+        files.append(inner_file)
+        ids.append(top)
+    entry = {"digest": top, "annotations": notes or {"a": "b"}}
+    files.append(("oci-layout", b'{"imageLayoutVersion": "1.0.0"}'))
+    files.append(("index.json", {"schemaVersion": 2, "manifests": [entry]}))
+    if docker:
+        files.append(("manifest.json", manifest(config=config_file[0])))
+    return ids, files
+
+
+@pytest.mark.parametrize("docker", [True, False], ids=["with manifest.json", "index alone"])
+@pytest.mark.parametrize("nested", [False, True], ids=["manifest", "index in the index"])
+def test_an_image_in_an_oci_layout_passes_by_each_of_its_ids(tmp_path, nested, docker):
+    """The configuration's digest, and what engines with containerd's store call it."""
+    ids, files = layout(nested=nested, docker=docker)
+    path = archive_of(tmp_path, files)
+    for granted in ids:
+        found = check_contents(path, granted)
+        assert found[0] == granted
+        assert sorted(found) == sorted(ids)
+    with pytest.raises(ProtocolError) as refused:
+        check_contents(path, "sha256:" + "0" * 64)
+    assert refused.value.code == "image_mismatch"
+
+
+def test_both_forms_must_lead_to_one_image(tmp_path):
+    """An engine may read either; the granted image in one hides no other in the other."""
+    _, other = layout(b'{"os":"other"}', docker=False)
+    assert refusal(archive_of(tmp_path, [*good(), *other])) == "image_mismatch"
+
+
+@pytest.mark.parametrize("nested", [False, True])
+def test_an_index_of_several_images_is_a_mismatch(tmp_path, nested):
+    """The engine would load them all."""
+    _, first = layout(docker=False)
+    _, second = layout(b'{"os":"other"}', docker=False)
+    entries = [one for _, index in (first[-1], second[-1]) for one in index["manifests"]]
+    index = {"schemaVersion": 2, "manifests": entries}
+    blobs = [*first[:-1], *second[:2]]
+    if nested:
+        digest, file = blob(json.dumps(index).encode())
+        blobs.append(file)
+        index = {"schemaVersion": 2, "manifests": [{"digest": digest}]}
+    assert refusal(archive_of(tmp_path, [*blobs, ("index.json", index)])) == "image_mismatch"
+
+
+def test_a_name_in_an_oci_layout_is_refused(tmp_path):
+    """At the top, and in an index of the index."""
+    notes = {"org.opencontainers.image.ref.name": "latest"}
+    assert refusal(archive_of(tmp_path, layout(docker=False, notes=notes)[1])) == "archive_names"
+    _, files = layout(docker=False, notes=notes)
+    digest, file = blob(json.dumps(files[-1][1]).encode())
+    index = ("index.json", {"manifests": [{"digest": digest}]})
+    assert refusal(archive_of(tmp_path, [*files[:-1], file, index])) == "archive_names"
+
+
+def test_a_blob_under_another_digest_is_refused(tmp_path):
+    """The index names a manifest whose bytes are others."""
+    _, files = layout(docker=False)
+    (name, _), rest = files[1], [files[0], *files[2:]]
+    lying = json.dumps({"config": {"digest": NAMED}}).encode()
+    assert refusal(archive_of(tmp_path, [*rest, (name, lying)])) == "bad_archive"
+    assert refusal(archive_of(tmp_path, rest)) == "bad_archive"
 
 
 @pytest.mark.parametrize(
