@@ -123,7 +123,7 @@ def test_from_registration_to_a_deployed_chute(run, validator):
     assert run("keys", "list", "--json").json["total"] == 0
 
 
-@pytest.mark.parametrize("name", ["embeddings", "stream"])
+@pytest.mark.parametrize("name", ["chat", "embeddings", "pictures", "stream", "webserver"])
 def test_the_examples_are_accepted(run, validator, name):
     """The validator takes every example as it is: names, cords, schemas, sizes."""
     wallet = ("--wallet-path", str(validator / "wallets"), "--wallet-name", "w", "--hotkey", "h")
@@ -132,6 +132,34 @@ def test_the_examples_are_accepted(run, validator, name):
     assert run("deploy", f"{name}:chute", "--public").code == 0
     cords = run("chutes", "get", name, "--json").json["cords"]
     assert cords == run("inspect", f"{name}:chute", "--json").json["cords"]
+
+
+TEMPLATE = """
+from chutes.chute import NodeSelector
+from chutes.chute.template.{name} import build_{name}_chute
+from chutes.image import Image
+
+image = Image(username="demo", name="engine", tag="1")
+chute = build_{name}_chute(
+    username="demo", {model}, node_selector=NodeSelector(gpu_count=2), image=image
+)
+"""
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang", "embedding", "diffusion"])
+def test_the_templates_chutes_are_accepted(run, validator, name):
+    """The validator takes what a template makes: cords that share a path, schemas, sizes."""
+    model = 'model_name="Org/M-7B", revision="0" * 40'
+    if name == "diffusion":
+        model = 'name="painter", model_name_or_url="Org/sdxl"'
+    Path("made.py").write_text(TEMPLATE.format(name=name, model=model))
+    wallet = ("--wallet-path", str(validator / "wallets"), "--wallet-name", "w", "--hotkey", "h")
+    assert run("register", "--username", "demo", *wallet).code == 0
+    assert run("build", "made:chute", "--wait").code == 0
+    done = run("deploy", "made:chute", "--json")
+    assert done.code == 0, done.out
+    cords = run("chutes", "get", done.json["chute_id"], "--json").json["cords"]
+    assert cords == run("inspect", "made:chute", "--json").json["cords"]
 
 
 WALLET = ("--wallet-name", "w", "--hotkey", "h")
