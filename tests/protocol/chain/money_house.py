@@ -87,6 +87,7 @@ class House:
         self.url = url
         self.folder = folder
         self.numbers = numbers
+        self.store_path = folder / "validator" / "v.sqlite"
         self.archive_url = archive_url
         self.clock = clock or SystemClock()
         self.watcher = watcher or TransferWatcher(url, archive_url=archive_url)
@@ -100,7 +101,7 @@ class House:
     def open(self, reached=None):
         """Open everything anew, as a restart of validator, signer and sweep does."""
         self.close()
-        self.store = Store(self.folder / "validator" / "v.sqlite")
+        self.store = Store(self.store_path)
         deposits = Deposits(self.store, self.clock, TERMS)
         self.payments = Payments(self.store, self.clock, deposits)
         self.refunds = Refunds(self.store, self.clock, TERMS, fee_rao=self._quote)
