@@ -7,6 +7,7 @@ memory, and its container is removed whatever happens.
 
 import contextlib
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,8 @@ class ImageFacts:
     triggers: tuple[str, ...]
     names: tuple[str, ...]
     labels: tuple[tuple[str, str], ...]
+    cuda: str = ""
+    """The CUDA release that the image says it has (``CUDA_VERSION``, as NVIDIA's bases set it)."""
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,7 @@ def image_facts(client: docker.DockerClient, image: str) -> ImageFacts:
         triggers=tuple(config.get("OnBuild") or ()),
         names=tuple(found.get("RepoTags") or ()),
         labels=tuple(sorted((config.get("Labels") or {}).items())),
+        cuda=_variable(config.get("Env") or (), "CUDA_VERSION"),
     )
 
 
@@ -97,6 +101,15 @@ def python_facts(client: docker.DockerClient, image: str) -> PythonFacts:
         "the image has no python on its PATH",
         hint="start from a base with Python 3.10 or later, or use Image.with_python()",
     )
+
+
+def _variable(environment: Iterable[str], name: str) -> str:
+    """Return a variable's value, cut to what a line can show; empty where it is not set."""
+    for line in environment:
+        key, _, value = line.partition("=")
+        if key == name:
+            return value[:40]
+    return ""
 
 
 def _ask(client: docker.DockerClient, image: str, command: str) -> PythonFacts:

@@ -45,6 +45,7 @@ from chutes_core.validator.domain.images import Image
 from chutes_core.validator.store.blobs import Blobs
 
 MIN_PYTHON = (3, 10)
+CUDA_MAJOR = "12"
 MAX_STATUS = 4000
 MAX_TAIL_LINE = 200
 REPOSITORY = "chutes-built"
@@ -107,6 +108,7 @@ class Job:
         made = self._build(self._bundle_context())
         try:
             facts = self._check_result(made)
+            self._check_cuda(facts)
             python = self._check_python(made)
             self._step("installing the runner")
             final = self._build(self._layer_context(made, facts, python))
@@ -154,6 +156,19 @@ class Job:
                 " allowed",
                 "remove caches in the RUN that makes them, load models at start-up",
             )
+
+    def _check_cuda(self, facts: ImageFacts) -> None:
+        """Refuse a CUDA that GPU hosts do not run; an image without one may work on the CPU."""
+        if not facts.cuda:
+            self._step("no CUDA in the image: fine on the CPU; for a GPU see images/cuda")
+        elif facts.cuda.partition(".")[0] != CUDA_MAJOR:
+            raise self._refused(
+                "wrong_cuda",
+                f"the image has CUDA {facts.cuda}; GPU hosts run CUDA {CUDA_MAJOR}.x",
+                f"start from a base with CUDA {CUDA_MAJOR} (12.2 to 12.6 run everywhere)",
+            )
+        else:
+            self._step(f"found CUDA {facts.cuda}")
 
     def _check_python(self, made: str) -> PythonFacts:
         with self._blaming_image():

@@ -95,6 +95,7 @@ def test_a_failing_command_ends_the_build_with_its_last_lines(bench, base):
         ),
         ("no-pip", "RUN rm -rf /usr/lib/python3/dist-packages/pip", "has no pip"),
         ("volume", "VOLUME /data", "declares volumes (/data)"),
+        ("old-cuda", "ENV CUDA_VERSION=11.8.0", "has CUDA 11.8.0; GPU hosts run CUDA 12.x"),
         ("no-such-file", "COPY nothing-here /x", "nothing-here"),
         ("bad-line", "RUNN x", "unknown instruction"),
     ],
