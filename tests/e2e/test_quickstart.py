@@ -2,9 +2,9 @@
 
 import os
 import re
+import shutil
+import socket
 import subprocess
-import sys
-from pathlib import Path
 
 import httpx
 import pytest
@@ -28,29 +28,49 @@ def test_a_new_user_follows_the_page(lone_net, tmp_path):
     new_key = lambda: Keypair.create_from_mnemonic(Keypair.generate_mnemonic())  # noqa: E731
     write_wallet(tmp_path / "wallets", "ada", new_key(), new_key(), with_coldkey=False)
     environ = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": f"{tmp_path}/chutes-env/bin:{os.environ['PATH']}",
         "HOME": str(tmp_path),
+        "CHECKOUT": str(checkout(tmp_path / "checkout")),
+        "PORT": str(free_port()),
         "WALLETS": str(tmp_path / "wallets"),
         "CHUTES_API_URL": url,
         "CHUTES_CONFIG_PATH": str(tmp_path / "config.ini"),
     }
-    if "PYTHONPATH" in os.environ:
-        environ["PYTHONPATH"] = os.environ["PYTHONPATH"]
+    environ |= {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
     blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), flags=re.DOTALL)
-    assert len(blocks) == 7
+    assert len(blocks) == 8
 
-    first = follow(blocks[0], tmp_path, environ)
+    follow(blocks[0], tmp_path, environ)
+    first = follow(blocks[1], tmp_path, environ)
     address = re.search(r"pay to\s+(\S+)", first)[1]
     pay(lone_net, environ, address)
-    printed = [follow(block, tmp_path, environ) for block in blocks[1:]]
+    printed = [follow(block, tmp_path, environ) for block in blocks[2:]]
     inspected, built, called, versions, secrets, _ = printed
     assert "POST /hello" in inspected
+    assert "WRONG" not in inspected
+    assert '{"text":"Hello, Ada!"}' in inspected
     assert "hot" in built
     assert called.count("Hello, Ada!") == 2
     assert versions.count("current") == 1
     assert "is at version" in versions
     assert "HF_TOKEN" in secrets
     assert "hf_abc" not in secrets
+
+
+def checkout(folder):
+    """Return a copy of what a package is made from, so that this checkout stays as it is."""
+    folder.mkdir()
+    for name in ("chutes_core", "graval"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(ROOT / name, folder / name, ignore=ignored)
+    for name in ("setup.py", "pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return taken.getsockname()[1]
 
 
 def follow(block, folder, environ):
