@@ -1,12 +1,14 @@
 """The validator neuron: reads settings, runs, stops on SIGTERM. Every option is a setting."""
 
 import asyncio
+import os
 import signal
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
+import uvloop
 from loguru import logger
 from pydantic import ValidationError
 
@@ -39,7 +41,17 @@ def main(**options: Any) -> None:
         logger.error("setting refused: {}", error)
         sys.exit(EXIT_REFUSED)
     configure_logs(settings.log_level, as_json=settings.json_logs)
-    sys.exit(asyncio.run(_main(settings)))
+    _fill_standard_streams()
+    sys.exit(uvloop.run(_main(settings)))
+
+
+def _fill_standard_streams() -> None:
+    """Open what the parent closed of 0 to 2, lest a socket get that number: libuv aborts then."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 async def _main(settings: ValidatorSettings) -> int:

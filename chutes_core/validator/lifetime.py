@@ -45,7 +45,7 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
         _check_devnet_only(settings, chain)
         sock = bind(settings.host, settings.port)
         try:
-            url = settings.public_url or _url_of(sock.getsockname())
+            url = settings.public_url or _url_of(sock.getsockname(), settings)
             async with SignedClient(keys.hotkey) as client:
                 ground = Ground(settings, keys, chain, client, SystemClock(), url)
                 await _live(build(ground), sock, stop)
@@ -56,7 +56,7 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
 
 
 async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) -> None:
-    serving = server(validator.gateway.front, validator.ground.settings)
+    serving = server(validator.gateway, validator.ground.settings)
     loops = Loops(validator.health.note)
     task: asyncio.Task[None] | None = None
     try:
@@ -142,9 +142,10 @@ async def _first(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
         task.result()
 
 
-def _url_of(address: tuple[str, int]) -> str:
+def _url_of(address: tuple[str, int], settings: ValidatorSettings) -> str:
+    scheme = "http" if settings.tls_certificate is None else "https"
     host = f"[{address[0]}]" if ":" in address[0] else address[0]
-    return f"http://{host}:{address[1]}"
+    return f"{scheme}://{host}:{address[1]}"
 
 
 def _write_atomically(path: Path, text: str) -> None:

@@ -37,6 +37,11 @@ class ValidatorSettings(RoleSettings):
     port: int = Field(default=8000, ge=0, le=65535)
     public_url: str | None = Field(default=None, description="committed on chain; default: bind")
     domain: str = Field(default="", description="{slug}.{domain} serves a chute")
+    data_plane: Literal["plane", "reference"] = Field(
+        default="plane", description="who serves the port; reference: the same on uvicorn, slower"
+    )
+    tls_certificate: Path | None = Field(default=None, description="PEM chain; TLS ends here")
+    tls_key: Path | None = Field(default=None, description="PEM key of tls_certificate")
     behind_proxy: bool = Field(default=False, description="TLS ends in front of this process")
     proxy_addresses: str = Field(
         default="127.0.0.1,::1", description="with behind_proxy: whose X-Forwarded-For is believed"
@@ -153,17 +158,29 @@ class ValidatorSettings(RoleSettings):
         return parse_tao(self.developer_deposit)
 
     def check_binding(self) -> None:
-        """Refuse to serve plain HTTP to the world.
+        """Refuse to serve plain HTTP to the world, and half of a TLS configuration.
 
         Raises:
-            Invalid: ``insecure_bind``.
+            Invalid: ``insecure_bind`` or ``bad_tls``.
         """
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise Invalid(
+                "bad_tls",
+                "only one of tls_certificate and tls_key is set",
+                hint="set both, or none where TLS ends in front of this process",
+            )
+        if self.tls_certificate is not None and self.data_plane == "reference":
+            raise Invalid(
+                "bad_tls",
+                "the reference server speaks no TLS",
+                hint="set data_plane=plane, or end TLS in front of this process",
+            )
         loopback = self.host == "localhost" or _is_loopback(self.host)
-        if not loopback and not self.behind_proxy:
+        if not loopback and not self.behind_proxy and self.tls_certificate is None:
             raise Invalid(
                 "insecure_bind",
                 f"{self.host} is reachable from outside and this server speaks plain HTTP",
-                hint="bind 127.0.0.1 behind a TLS proxy, or set behind_proxy where one stands",
+                hint="set tls_certificate and tls_key, or behind_proxy where a TLS proxy stands",
             )
 
 

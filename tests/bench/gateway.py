@@ -1,211 +1,356 @@
-"""Requests per second and CPU time per request: our front against a plain proxy, in one run.
+"""The gateway against nginx and FastAPI + aiohttp: same payload, same origin, one interleaved run.
 
-Both stand behind uvicorn in this process's loop and pass a small POST on to an upstream in a child
-process: ours over sealed connections, with admission, hold and journal; the other is FastAPI with
-aiohttp over plain HTTP, with none of these. The client is a child process too. CPU time is this
-process's own. Nothing is asserted: the figures are for a person to read.
+The contender has one core (the first), load and origin the other; the figures of a contender are
+medians over the rounds. CPU time is the contender's own processes', from /proc. The gateway works
+with key, hold, sealing, journal and back-pressure on; the others pass bytes on. nginx and wrk are
+found on the PATH (Debian: nginx-light, wrk); without nginx it is left out, without wrk there is no
+run. Nothing is asserted: figures on a shared machine are for a person to read, as ratios.
 
-    python tests/bench/gateway.py [--requests N] [--concurrency C] [--json]
+    python tests/bench/gateway.py [--json] [--rounds N] [--seconds S] [--only NAME ...]
 """
 
 import argparse
 import asyncio
+import contextlib
 import json
-import secrets
+import os
+import platform
+import re
+import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
-import aiohttp
-import fastapi
+import httptools
 import uvloop
 
-ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/protocol/gateway")]
+HERE = Path(__file__).parent
+CORE, LOAD_CORE = 0, 1 if (os.cpu_count() or 1) > 1 else 0
+TICK_S = 1 / os.sysconf("SC_CLK_TCK")
+CONNECTIONS = 32
+STREAMS = 20
+ASKED = '{"input": "a sentence of ordinary length, as one embeds it"}'
+NGINX = """
+daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;
+events {{ worker_connections 1024; }}
+http {{
+  access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p;
+  fastcgi_temp_path {dir}/f; uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
+  keepalive_requests 100000000;
+  upstream origin {{ server 127.0.0.1:{origin}; keepalive 256; keepalive_requests 100000000; }}
+  server {{
+    listen 127.0.0.1:{port};
+    location / {{
+      proxy_pass http://origin; proxy_http_version 1.1; proxy_set_header Connection "";
+      proxy_buffering off;
+    }}
+  }}
+}}
+"""
 
-from gateway_stand_in import Incoming, Instance, World, serving  # noqa: E402
 
-from chutes_core.validator.domain.snapshot import InstanceView  # noqa: E402
-from chutes_core.validator.gateway.gateway import Gateway  # noqa: E402
-from chutes_core.validator.gateway.journal import Journal  # noqa: E402
-from chutes_core.validator.gateway.limits import GatewayLimits  # noqa: E402
-
-BODY = b'{"input": "a sentence of ordinary length, as one embeds it"}'
-ANSWER = json.dumps({"data": [{"embedding": [0.125] * 384}]}).encode()
-
-
-@dataclass(frozen=True)
-class Result:
-    """One run: requests answered, wall time, this process's CPU time."""
+@dataclass
+class Contender:
+    """A server under test and what was measured of it, round by round."""
 
     name: str
-    requests: int
-    wall_s: float
-    cpu_s: float
+    pid: int
+    port: int
+    path: str
+    key: str
+    rounds: dict[str, list[float]] = field(default_factory=dict)
 
-    def row(self) -> dict[str, object]:
-        return {
-            "name": self.name,
-            "requests_per_s": round(self.requests / self.wall_s),
-            "cpu_us_per_request": round(self.cpu_s / self.requests * 1e6),
-        }
+    def note(self, **figures: float) -> None:
+        for name, value in figures.items():
+            self.rounds.setdefault(name, []).append(value)
 
+    def figures(self) -> dict[str, float]:
+        return {name: round(median(values), 3) for name, values in self.rounds.items()}
 
-async def upstream(kind: str) -> None:
-    """Child: serve ANSWER over sealed connections, or over plain HTTP; print where."""
-    if kind == "sealed":
+    def cpu_s(self) -> float:
+        """Return the CPU time of the process, its threads and its children."""
+        return sum(_cpu_s(pid) for pid in (self.pid, *_children(self.pid)))
 
-        async def answer(call: Incoming) -> None:
-            await call.answer(ANSWER, headers=(("content-type", "application/json"),))
-
-        instance = Instance(answer)
-        await instance.listen(relayed=False)
-        place = [instance.port, instance.launch_id, instance.ticket.hex(), instance.root.hex()]
-        print(json.dumps(place), flush=True)
-        await asyncio.Event().wait()
-
-    async def plain(scope: object, receive: object, send: object) -> None:
-        await receive()  # type: ignore[operator]
-        headers = [(b"content-length", str(len(ANSWER)).encode())]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})  # type: ignore[operator]
-        await send({"type": "http.response.body", "body": ANSWER})  # type: ignore[operator]
-
-    async with serving(plain) as port:
-        print(json.dumps([port]), flush=True)
-        await asyncio.Event().wait()
+    def check_listener(self) -> None:
+        """Refuse to measure somebody else's listener."""
+        inode = _listening_inode(self.port)
+        for pid in (self.pid, *_children(self.pid)):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    if os.readlink(link) == f"socket:[{inode}]":
+                        return
+        raise RuntimeError(f"{self.name}: port {self.port} is not its own")
 
 
-async def client(url: str, key: str, requests: int, concurrency: int) -> None:
-    """Child: warm up, print a line, wait for one, send all requests, print the wall time."""
-    headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
-    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=concurrency)) as session:
-
-        async def some(count: int) -> None:
-            for _ in range(count):
-                async with session.post(url, data=BODY, headers=headers) as response:
-                    assert response.status == 200, await response.text()
-                    assert len(await response.read()) == len(ANSWER)
-
-        async def all_of(count: int) -> float:
-            begun = time.monotonic()
-            await asyncio.gather(*(some(count // concurrency) for _ in range(concurrency)))
-            return time.monotonic() - begun
-
-        await all_of(concurrency * 10)
-        print("warm", flush=True)
-        await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
-        print(await all_of(requests), flush=True)
-
-
-@asynccontextmanager
-async def child(*arguments: str) -> AsyncIterator[asyncio.subprocess.Process]:
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        __file__,
-        *arguments,
-        stdin=subprocess.PIPE,
+@contextlib.contextmanager
+def child(core: int, *arguments: str) -> Iterator[tuple[int, list]]:
+    """Run a child of gateway_servers.py on one core; yields its pid and its line."""
+    process = subprocess.Popen(
+        [sys.executable, str(HERE / "gateway_servers.py"), *arguments],
         stdout=subprocess.PIPE,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
     try:
-        yield process
+        assert process.stdout is not None
+        yield process.pid, json.loads(process.stdout.readline())
     finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
+        process.kill()
+        process.wait()
 
 
-async def measured(name: str, url: str, key: str, options: argparse.Namespace) -> Result:
-    requests = options.requests // options.concurrency * options.concurrency
-    async with child("client", url, key, str(requests), str(options.concurrency)) as process:
-        assert process.stdout is not None
-        assert process.stdin is not None
-        assert await process.stdout.readline() == b"warm\n"
-        cpu_s = time.process_time()
-        process.stdin.write(b"go\n")
-        wall_s = float(await process.stdout.readline())
-        return Result(name, requests, wall_s, time.process_time() - cpu_s)
-
-
-async def ours(options: argparse.Namespace, directory: Path) -> Result:
-    async def control(scope: object, receive: object, send: object) -> None:
-        raise AssertionError("no invocation")
-
-    async with child("upstream", "sealed") as process:
-        assert process.stdout is not None
-        port, launch_id, ticket, root = json.loads(await process.stdout.readline())
-        world = World()
-        user = world.user(spendable_rao=10**18)
-        chute, key = world.chute(user), world.key(user)
-        view = InstanceView(
-            launch_id,
-            chute.chute_id,
-            "127.0.0.1",
-            port,
-            bytes.fromhex(ticket),
-            bytes.fromhex(root),
-            options.concurrency,
-        )
-        world.instances[chute.chute_id] = (view,)
-        journal = Journal(directory, "bench")
-        limits = GatewayLimits(key_calls_per_s=10**6, key_burst=10**6)
-        gateway = Gateway(control=control, journal=journal, limits=limits)
-        gateway.swap(world.snapshot())
-        async with serving(gateway.front) as own:
-            url = f"http://127.0.0.1:{own}/c/{chute.slug}/api/echo"
-            result = await measured("our front", url, key, options)
-        await gateway.close()
-        assert journal.last_sequence >= result.requests
-        journal.close()
-        return result
-
-
-async def plain_proxy(options: argparse.Namespace) -> Result:
-    app = fastapi.FastAPI()
-    async with child("upstream", "plain") as process, aiohttp.ClientSession() as session:
-        assert process.stdout is not None
-        (port,) = json.loads(await process.stdout.readline())
-
-        @app.post("/c/{slug}/{path:path}")
-        async def proxy(slug: str, path: str, request: fastapi.Request) -> fastapi.Response:
-            onward = f"http://127.0.0.1:{port}/{path}"
-            async with session.post(onward, data=await request.body()) as response:
-                return fastapi.Response(await response.read(), response.status)
-
-        async with serving(app) as own:
-            url = f"http://127.0.0.1:{own}/c/bob-echo/api/echo"
-            return await measured("plain proxy", url, secrets.token_hex(8), options)
-
-
-async def main(options: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def nginx(origin_port: int) -> Iterator[Contender]:
     with tempfile.TemporaryDirectory() as directory:
-        results = [await plain_proxy(options), await ours(options, Path(directory))]
-    rows = [result.row() for result in results]
-    if options.json:
-        print(json.dumps({"python": sys.version.split()[0], "results": rows}))
-        return
-    for row in rows:
-        print("{name:12} {requests_per_s:6} requests/s {cpu_us_per_request:6} us CPU".format(**row))
+        with socket.create_server(("127.0.0.1", 0)) as door:
+            port = door.getsockname()[1]
+        config = Path(directory, "nginx.conf")
+        config.write_text(NGINX.format(dir=directory, origin=origin_port, port=port))
+        os.chmod(directory, 0o755)
+        process = subprocess.Popen(
+            ["nginx", "-c", str(config), "-p", directory],
+            preexec_fn=lambda: os.sched_setaffinity(0, {CORE}),
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            while True:
+                with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                    break
+                time.sleep(0.02)
+            yield Contender("nginx", process.pid, port, "", "none")
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def load(contender: Contender, connections: int, seconds: float) -> dict[str, float]:
+    """Run wrk; return requests/s, median and p99 in microseconds, CPU per request."""
+    script = Path(tempfile.gettempdir()) / f"chutes-wrk-{os.getpid()}.lua"
+    script.write_text(
+        f'wrk.method = "POST"\nwrk.body = [[{ASKED}]]\n'
+        'wrk.headers["content-type"] = "application/json"\n'
+        f'wrk.headers["authorization"] = "Bearer {contender.key}"\n'
+    )
+    url = f"http://127.0.0.1:{contender.port}{contender.path}/echo"
+    before = contender.cpu_s()
+    command = [
+        "wrk",
+        "-t1",
+        f"-c{connections}",
+        f"-d{seconds}s",
+        "--latency",
+        "-s",
+        str(script),
+        url,
+    ]
+    try:
+        out = subprocess.run(
+            command,
+            check=True,
+            capture_output=True,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, {LOAD_CORE}),
+        ).stdout
+    finally:
+        script.unlink()
+    cpu_s = contender.cpu_s() - before
+    if "Non-2xx" in out or "Socket errors" in out:
+        raise RuntimeError(f"{contender.name}: {out}")
+    requests = int(re.search(r"(\d+) requests in", out)[1])  # type: ignore[index]
+    per_s = float(re.search(r"Requests/sec:\s+([\d.]+)", out)[1])  # type: ignore[index]
+    return {
+        "requests_per_s": per_s,
+        "p50_us": _latency_us(out, "50"),
+        "p99_us": _latency_us(out, "99"),
+        "cpu_us": cpu_s / max(requests, 1) * 1e6,
+    }
+
+
+class Tokens(asyncio.Protocol):
+    """Reads one stream of server-sent events; notes each token's age and how many came."""
+
+    def __init__(self, request: bytes) -> None:
+        self.request = request
+        self.ages_us: list[float] = []
+        self.done = asyncio.get_running_loop().create_future()
+        self.parser = httptools.HttpResponseParser(self)
+        self.tail = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport
+        transport.write(self.request)  # type: ignore[attr-defined]
+
+    def data_received(self, data: bytes) -> None:
+        self.parser.feed_data(data)
+
+    def on_body(self, data: bytes) -> None:
+        now = time.monotonic_ns()
+        *whole, self.tail = (self.tail + data).split(b"\n\n")
+        self.ages_us += [(now - int(one[one.index(b't":') + 3 : -1])) / 1e3 for one in whole]
+
+    def on_message_complete(self) -> None:
+        self.done.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self.done.set_exception(RuntimeError("a stream broke off"))
+
+
+async def stream(contender: Contender, count: int, every_us: int) -> tuple[float, list[float]]:
+    """Run STREAMS streams at once; return tokens/s and all tokens' ages in microseconds."""
+    lines = [
+        f"POST {contender.path}/stream HTTP/1.1",
+        "host: bench",
+        f"authorization: Bearer {contender.key}",
+        "content-type: application/json",
+        f"x-count: {count}",
+        f"x-every-us: {every_us}",
+        f"content-length: {len(ASKED)}",
+    ]
+    request = "\r\n".join([*lines, "", ASKED]).encode()
+    loop = asyncio.get_running_loop()
+    begun = time.monotonic()
+    readers = []
+    for _ in range(STREAMS):
+        _, reader = await loop.create_connection(
+            lambda: Tokens(request), "127.0.0.1", contender.port
+        )
+        readers.append(reader)
+    await asyncio.gather(*(reader.done for reader in readers))
+    took_s = time.monotonic() - begun
+    for reader in readers:
+        reader.transport.close()
+    ages = sorted(age for reader in readers for age in reader.ages_us)
+    assert len(ages) == STREAMS * count, f"{contender.name}: {len(ages)} tokens"
+    return len(ages) / took_s, ages
+
+
+def measure(contender: Contender, options: argparse.Namespace) -> None:
+    """Run one round of one contender."""
+    contender.check_listener()
+    load(contender, CONNECTIONS, 1)  # warm
+    contender.note(**load(contender, CONNECTIONS, options.seconds))
+    alone = load(contender, 1, options.seconds)
+    contender.note(alone_p50_us=alone["p50_us"])
+    per_s, _ = uvloop.run(stream(contender, 2000, 0))
+    _, ages = uvloop.run(stream(contender, 50, 20_000))
+    contender.note(tokens_per_s=per_s, token_p50_us=ages[len(ages) // 2])
+
+
+def run(options: argparse.Namespace) -> dict[str, object]:
+    os.sched_setaffinity(0, {LOAD_CORE})
+    with contextlib.ExitStack() as stack:
+        pid, place = stack.enter_context(child(LOAD_CORE, "origin"))
+        direct = Contender("origin", pid, place[0], "", "none")
+        contenders = [direct]
+        if shutil.which("nginx") and "nginx" in options.only:
+            contenders.append(stack.enter_context(nginx(place[0])))
+        for kind in ("gateway", "reference", "fastapi"):
+            if kind in options.only:
+                pid, said = stack.enter_context(child(CORE, kind, json.dumps(place)))
+                contenders.append(Contender(kind, pid, *said))
+        for number in range(options.rounds):
+            for contender in contenders:
+                print(f"round {number + 1}: {contender.name}", file=sys.stderr)
+                measure(contender, options)
+        return report(contenders, options)
+
+
+def report(contenders: list[Contender], options: argparse.Namespace) -> dict[str, object]:
+    """Return figures, and the gateway's ratios to each other contender."""
+    figures = {one.name: one.figures() for one in contenders}
+    for name, row in figures.items():
+        if name != "origin":
+            row["added_us"] = round(row["alone_p50_us"] - figures["origin"]["alone_p50_us"], 1)
+            added = row["token_p50_us"] - figures["origin"]["token_p50_us"]
+            row["added_token_us"] = round(added, 1)
+    ours = figures.get("gateway", {})
+    ratios = {
+        f"gateway/{name}": {key: round(ours[key] / row[key], 3) for key in ours if row.get(key)}
+        for name, row in figures.items()
+        if name != "gateway" and ours
+    }
+    return {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "connections": CONNECTIONS,
+        "streams": STREAMS,
+        "rounds": options.rounds,
+        "seconds": options.seconds,
+        "figures": figures,
+        "ratios": ratios,
+    }
+
+
+def table(result: dict) -> str:
+    """Return the figures as a Markdown table."""
+    columns = (
+        ("requests_per_s", "requests/s", 0),
+        ("cpu_us", "CPU us/request", 1),
+        ("p50_us", "p50 us", 0),
+        ("p99_us", "p99 us", 0),
+        ("added_us", "added us (1 conn.)", 0),
+        ("tokens_per_s", "SSE chunks/s", 0),
+        ("added_token_us", "added us/token", 0),
+    )
+    lines = [
+        "| | " + " | ".join(title for _, title, _ in columns) + " |",
+        "|---|" + "---:|" * len(columns),
+    ]
+    for name, row in result["figures"].items():
+        cells = [f"{row[key]:,.{digits}f}" if key in row else "" for key, _, digits in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    for name, ratios in result["ratios"].items():
+        cells = [f"{ratios[key]:.2f}" if key in ratios else "" for key, _, _ in columns]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def _cpu_s(pid: int) -> float:
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+def _children(pid: int) -> list[int]:
+    path = Path(f"/proc/{pid}/task/{pid}/children")
+    return [int(each) for each in path.read_text().split()] if path.exists() else []
+
+
+def _listening_inode(port: int) -> str:
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if fields[3] == "0A" and int(fields[1].split(":")[1], 16) == port:
+            return fields[9]
+    raise RuntimeError(f"nobody listens on {port}")
+
+
+def _latency_us(out: str, percent: str) -> float:
+    match = re.search(rf"\s{percent}%\s+([\d.]+)(us|ms|s)", out)
+    assert match is not None, out
+    return float(match[1]) * {"us": 1, "ms": 1e3, "s": 1e6}[match[2]]
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
-    parser.add_argument("--requests", type=int, default=3000)
-    parser.add_argument("--concurrency", type=int, default=16)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=int, default=3)
+    names = ("nginx", "gateway", "reference", "fastapi")
+    parser.add_argument("--only", nargs="+", choices=names, default=names)
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    match sys.argv[1:]:
-        case ["upstream", kind]:
-            job = upstream(kind)
-        case ["client", url, key, requests, concurrency]:
-            job = client(url, key, int(requests), int(concurrency))
-        case _:
-            job = main(_options())
-    uvloop.run(job)
+    if not shutil.which("wrk"):
+        sys.exit("wrk is not on the PATH (Debian: apt install wrk)")
+    made = run(_options())
+    print(json.dumps(made, indent=1) if _options().json else table(made))

@@ -11,6 +11,8 @@ Outcome = Literal["ok", "client_gone", "chute_error", "failed"]
 """ok: 2xx-4xx passed on; client_gone: the caller cut the stream; chute_error: the chute's own 5xx;
 failed: no instance gave an answer. Only ok and client_gone are charged."""
 
+CHARGED: tuple[Outcome, ...] = ("ok", "client_gone")
+
 
 @dataclass(frozen=True)
 class Invocation:
@@ -38,4 +40,4 @@ class Invocation:
     @property
     def charged(self) -> bool:
         """Tell whether the call costs anything."""
-        return not self.free and self.outcome in ("ok", "client_gone")
+        return not self.free and self.outcome in CHARGED

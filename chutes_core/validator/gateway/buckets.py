@@ -1,6 +1,6 @@
 """A token bucket for each API key. Invariant: integers, bounded memory, an injected clock."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Exhausted
@@ -36,13 +36,13 @@ class Buckets:
         """
         now_us = self._clock.monotonic_us()
         house = self._filled(key, self._per_s * 60, self._burst, now_us)
-        _check(house, f"{self._per_s} calls a second")
+        _check(house, self._per_s, "second")
         if calls_per_minute is not None:
             own_name = f"own:{key}"
             own = self._filled(own_name, calls_per_minute, calls_per_minute, now_us)
-            _check(own, f"{calls_per_minute} calls a minute")
-            self._buckets[own_name] = own.less_one()
-        self._buckets[key] = house.less_one()
+            _check(own, calls_per_minute, "minute")
+            own.tokens -= _WHOLE
+        house.tokens -= _WHOLE
         if len(self._buckets) > MAX_BUCKETS:
             self._forget_full(now_us)
 
@@ -50,8 +50,12 @@ class Buckets:
         """Return a bucket as it is now; a changed limit counts from now on."""
         full = burst * _WHOLE
         known = self._buckets.get(name)
-        tokens = full if known is None else min(full, known.tokens_at(now_us))
-        return _Bucket(tokens, now_us, per_minute, full)
+        if known is None:
+            known = self._buckets[name] = _Bucket(full, now_us, per_minute, full)
+            return known
+        known.tokens = min(full, known.tokens_at(now_us))
+        known.at_us, known.per_minute, known.full = now_us, per_minute, full
+        return known
 
     def _forget_full(self, now_us: int) -> None:
         """Drop full buckets (they are as good as new ones), and if need be the oldest half."""
@@ -61,8 +65,9 @@ class Buckets:
         self._buckets = used
 
 
-class _Bucket(NamedTuple):
-    """What one bucket held at a moment, and how it fills."""
+@dataclass(slots=True)
+class _Bucket:
+    """What one bucket held at a moment, and how it fills; changed in place on every call."""
 
     tokens: int
     at_us: int
@@ -72,16 +77,13 @@ class _Bucket(NamedTuple):
     def tokens_at(self, now_us: int) -> int:
         return min(self.full, self.tokens + (now_us - self.at_us) * self.per_minute)
 
-    def less_one(self) -> "_Bucket":
-        return self._replace(tokens=self.tokens - _WHOLE)
 
-
-def _check(bucket: _Bucket, limit: str) -> None:
+def _check(bucket: _Bucket, limit: int, unit: str) -> None:
     if bucket.tokens < _WHOLE:
         wait_us = ceil_div(_WHOLE - bucket.tokens, bucket.per_minute)
         raise Exhausted(
             "rate_limited",
-            f"this key may make {limit}",
+            f"this key may make {limit} calls a {unit}",
             hint="wait as long as Retry-After says",
             retry_after_s=ceil_div(wait_us, 1_000_000),
         )

@@ -1,7 +1,7 @@
 """The gateway's journal: every call that it answered, on disk before the answer is complete.
 
 Path: metering appends here, billing drains. A directory holds segments named by their first
-sequence; a record is one O_APPEND os.write, so a killed process loses nothing it acknowledged, and
+sequence; records are one O_APPEND os.write, so a killed process loses nothing it acknowledged, and
 a thread makes the records durable against power loss in groups. Invariants: sequences are
 consecutive and never used twice; one process owns a directory (flock); `pending` returns only what
 is durable, so that nothing drained can be undone by a power cut; a reserve file is given up when
@@ -12,15 +12,14 @@ import fcntl
 import os
 import threading
 from bisect import bisect_right
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from loguru import logger
 
 from chutes_core.base.errors import Conflict, Invalid, Unavailable
 from chutes_core.validator.domain.invocations import Invocation
-from chutes_core.validator.gateway.records import encode, scan
+from chutes_core.validator.gateway.records import Fields, encode_fields, scan
 from chutes_core.validator.gateway.reserve import Reserve
 from chutes_core.validator.gateway.syncer import Syncer
 
@@ -100,10 +99,25 @@ class Journal:
         Raises:
             Unavailable: ``journal_full``; nothing is recorded then.
         """
+        return self.append_all([dict(vars(invocation))])
+
+    def append_all(self, records: Sequence[Fields]) -> int:
+        """Write records in one write and return the sequence of the first.
+
+        Args:
+            records: fields of Invocations in their order; worker and sequence are set here.
+
+        Raises:
+            Unavailable: ``journal_full``; nothing is recorded then.
+        """
         if self._syncer.failed:
             raise _full()
-        sequence = self._last + 1
-        data = encode(replace(invocation, worker=self.worker, sequence=sequence))
+        first = self._last + 1
+        encoded = []
+        for sequence, fields in enumerate(records, first):
+            fields["worker"], fields["sequence"] = self.worker, sequence
+            encoded.append(encode_fields(fields, sequence))
+        data = b"".join(encoded)
         if self._size >= self._segment_bytes:
             self._rotate()
         try:
@@ -117,9 +131,9 @@ class Journal:
             except OSError as again:
                 raise _full() from again
         self._size += len(data)
-        self._last = sequence
+        self._last += len(records)
         self._syncer.wake()
-        return sequence
+        return first
 
     def pending(self, after_sequence: int, limit: int) -> list[Invocation]:
         """Return the oldest records behind ``after_sequence``, durable ones only.

@@ -6,19 +6,32 @@ before the caller gets the last byte; a call that no instance received leaves no
 """
 
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from chutes_core.base.clock import Clock
-from chutes_core.validator.domain.invocations import Invocation, Outcome
+from chutes_core.validator.domain.invocations import CHARGED, Outcome
 from chutes_core.validator.gateway.call import Call
+from chutes_core.validator.gateway.records import Fields
 
 
 class Records(Protocol):
     """The part of the journal that metering needs."""
 
-    def append(self, invocation: Invocation) -> int:
-        """Write one record and return its sequence."""
+    def append_all(self, records: Sequence[Fields]) -> int:
+        """Write records and return the sequence of the first."""
         ...
+
+
+@dataclass(slots=True)
+class Ended:
+    """A call that an instance has answered, or not."""
+
+    call: Call
+    outcome: Outcome
+    bytes_out: int
+    usage_us: int
 
 
 class Metering:
@@ -38,36 +51,54 @@ class Metering:
         if call.dispatched_us is None and not (outcome == "failed" and call.faults):
             call.hold.release()
             return
-        invocation = self._invocation(call, outcome, bytes_out)
-        try:
-            sequence = self._journal.append(invocation)
-            rate = call.admitted.chute.rate
-            charge_rao = rate.charge_rao(invocation.usage_us) if invocation.charged else 0
-            call.hold.settle(sequence, charge_rao)
-        finally:
-            call.hold.release()
-        self.outcomes[outcome] += 1
+        self.record_all([Ended(call, outcome, bytes_out, call.usage_us(self._clock))])
 
-    def _invocation(self, call: Call, outcome: Outcome, bytes_out: int) -> Invocation:
-        admitted = call.admitted
-        rate = admitted.chute.rate
-        return Invocation(
-            worker="",
-            sequence=0,
-            invocation_id=call.invocation_id,
-            user_id=admitted.payer.user_id,
-            key_id=admitted.key.key_id,
-            chute_id=call.chute_id,
-            launch_id=call.launch_id,
-            rate_id=rate.rate_id,
-            rao_per_hour=rate.rao_per_hour,
-            hold_rao=call.hold.rao,
-            free=admitted.payer.free,
-            started_at_us=call.started_at_us,
-            usage_us=call.usage_us(self._clock),
-            bytes_in=len(call.body),
-            bytes_out=bytes_out,
-            attempts=call.attempts,
-            status=call.status,
-            outcome=outcome,
-        )
+    def record_all(self, ended: Sequence[Ended]) -> None:
+        """Write what several calls came to in one write; their holds end in every case.
+
+        Raises:
+            Unavailable: ``journal_full``, for all of them.
+        """
+        try:
+            first = self._journal.append_all([_fields(one) for one in ended])
+            for sequence, one in enumerate(ended, first):
+                one.call.hold.settle(sequence, _charge_rao(one))
+        finally:
+            for one in ended:
+                one.call.hold.release()
+        for one in ended:
+            self.outcomes[one.outcome] += 1
+
+
+def _charge_rao(one: Ended) -> int:
+    admitted = one.call.admitted
+    if admitted.payer.free or one.outcome not in CHARGED:
+        return 0
+    return admitted.chute.rate.charge_rao(one.usage_us)
+
+
+def _fields(one: Ended) -> Fields:
+    """Return the fields of an Invocation, in its order; the journal sets the first two."""
+    call = one.call
+    admitted = call.admitted
+    rate = admitted.chute.rate
+    return {
+        "worker": "",
+        "sequence": 0,
+        "invocation_id": call.invocation_id,
+        "user_id": admitted.payer.user_id,
+        "key_id": admitted.key.key_id,
+        "chute_id": admitted.chute.chute_id,
+        "launch_id": call.launch_id,
+        "rate_id": rate.rate_id,
+        "rao_per_hour": rate.rao_per_hour,
+        "hold_rao": call.hold.rao,
+        "free": admitted.payer.free,
+        "started_at_us": call.started_at_us,
+        "usage_us": one.usage_us,
+        "bytes_in": len(call.body),
+        "bytes_out": one.bytes_out,
+        "attempts": call.attempts,
+        "status": call.status,
+        "outcome": one.outcome,
+    }

@@ -350,14 +350,19 @@ async def test_an_answer_that_cannot_be_recorded_is_never_complete(
     """If the disk fills while a call runs, its caller sees a failure and is not charged."""
     house.serve(await instance(echo))
 
-    def refuse_append(_invocation: object) -> int:
+    def refuse_append(_records: object) -> int:
         raise Unavailable("journal_full", "full")
 
-    monkeypatch.setattr(house.journal, "append", refuse_append)
-    with pytest.raises(httpx.RemoteProtocolError):
-        await house.post(content=b"x")
-    await house.quiet()
-    assert house.gateway.taken_rao(house.owner_id) == 0
+    for warm in (False, True):  # a first call opens a connection, the next one finds it
+        if warm:
+            assert (await house.post(content=b"x")).content == b"x"
+        taken_rao = house.gateway.taken_rao(house.owner_id)
+        with monkeypatch.context() as full:
+            full.setattr(house.journal, "append_all", refuse_append)
+            with pytest.raises(httpx.RemoteProtocolError):
+                await house.post(content=b"x")
+            await house.quiet()
+        assert house.gateway.taken_rao(house.owner_id) == taken_rao
 
 
 async def test_a_refusal_during_a_large_upload_is_heard(house: House, instance):

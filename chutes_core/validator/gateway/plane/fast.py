@@ -11,6 +11,7 @@ case, by `_end` alone), and the caller gets the reference's bytes.
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -18,7 +19,6 @@ from pydantic import ValidationError
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut
-from chutes_core.base.ids import new_id
 from chutes_core.validator.domain.invocations import Outcome
 from chutes_core.validator.domain.snapshot import Snapshot
 from chutes_core.validator.domain.statuses import status_of
@@ -32,8 +32,9 @@ from chutes_core.validator.gateway.front import Front
 from chutes_core.validator.gateway.holds import Holds
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
-from chutes_core.validator.gateway.metering import Metering
+from chutes_core.validator.gateway.metering import Ended, Metering
 from chutes_core.validator.gateway.plane.answers import Answer, Answers, BadAnswer
+from chutes_core.validator.gateway.plane.fresh import FreshIds
 from chutes_core.validator.gateway.plane.heads import CHUNKED, CLOSE, LAST_CHUNK, chunk, has_body
 from chutes_core.validator.gateway.plane.link import Link
 from chutes_core.validator.gateway.plane.plan import Plan
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from chutes_core.validator.gateway.plane.http import Connection
 
 SHORT_PAID_S = 10.0  # a call that is paid for so briefly is ended to the millisecond
+_CALL, _BODY, _ENDING = FrameKind.CALL, FrameKind.BODY, (FrameKind.END, b"")
 _INVOCATION = HEADER_INVOCATION.encode() + b": "
 
 
@@ -80,6 +82,26 @@ class FastPath:
     def __init__(self, parts: Parts) -> None:
         self.parts = parts
         self.answers = Answers()
+        self._fresh_id = FreshIds()
+        self._ended: list[FastCall] = []
+
+    def ended(self, call: "FastCall", loop: asyncio.AbstractEventLoop) -> None:
+        """Have a call recorded with all others that end in this turn of the loop."""
+        if not self._ended:
+            loop.call_soon(self._record_ended)
+        self._ended.append(call)
+
+    def _record_ended(self) -> None:
+        """Write the records of calls that are whole, in one write; then their answers end."""
+        calls, self._ended = self._ended, []
+        try:
+            self.parts.metering.record_all([call.ending for call in calls])
+        except ChutesError as error:
+            for call in calls:
+                call.unrecorded(error)
+        else:
+            for call in calls:
+                call.complete()
 
     def is_call(self, request: Request) -> bool:
         """Tell whether a request is an invocation, whoever serves it."""
@@ -123,7 +145,7 @@ class FastPath:
         admitted = plan.admitted(parts.snapshot(), parts.clock, model)
         if form == "cord":
             check_arguments(body, plan.content_type)
-        invocation_id = new_id()
+        invocation_id = self._fresh_id()
         head = plan.head(admitted, invocation_id, len(body))
         if parts.front.full or not parts.bodies.fits(len(body)):
             return None
@@ -176,6 +198,8 @@ class FastCall:
         self._paid_until = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._over = False
+        self._finishing = False  # whole, and soon recorded
+        self.ending: Ended = None  # type: ignore[assignment]
         self.begun = False
         self.answers_after_eof = False
 
@@ -193,17 +217,19 @@ class FastCall:
         self._connection.taken_by(self)
         link.sink = self
         self._set_paid_time()
-        sealed = link.seal(FrameKind.CALL, call.head)
         if call.body:
-            sealed += link.seal(FrameKind.BODY, call.body)
-        link.write(sealed + link.seal(FrameKind.END, b""))
+            link.write((_CALL, call.head), (_BODY, call.body), _ENDING)
+        else:
+            link.write((_CALL, call.head), _ENDING)
         self._by(parts.limits.first_byte_timeout_s)
 
     # The instance's side.
 
     def on_frame(self, kind: FrameKind, payload: bytes) -> None:
         """Take one frame of the answer."""
-        if self._head is None:
+        if self._finishing:
+            self._link.abort()  # it talks on after its END: good for no other call
+        elif self._head is None:
             self._first(kind, payload)
         elif kind is FrameKind.BODY:
             self._body(payload)
@@ -216,13 +242,13 @@ class FastCall:
 
     def on_batch(self) -> None:
         """Send what came together in one write."""
-        if self._out:
+        if self._out and not self._finishing:
             self._write()
             self._by(self._parts.limits.idle_timeout_s)
 
     def on_lost(self, error: ChutesError) -> None:
         """The connection to the instance is over."""
-        if self._over:
+        if self._over or self._finishing:
             return
         if self._head is None:
             self._again()
@@ -236,7 +262,7 @@ class FastCall:
 
     def on_writable(self, *, writable: bool) -> None:
         """Read from the instance only as fast as the caller reads."""
-        if self._over:
+        if self._over or self._finishing:
             return
         if writable:
             self._link.go_on()
@@ -260,7 +286,7 @@ class FastCall:
 
     def on_caller_left(self) -> None:
         """Stop the call at the instance; it is charged for what it did."""
-        if self._over:
+        if self._over or self._finishing:
             return
         self._call.caller_left = True
         self._call.status = self._call.status or CALLER_LEFT
@@ -333,15 +359,26 @@ class FastCall:
             self._broken(error)
             return
         outcome: Outcome = "chute_error" if self._head.status >= 500 else "ok"
-        try:
-            self._parts.metering.record(self._call, outcome, bytes_out=whole)
-        except ChutesError as error:
-            self._unrecorded(error)
+        self.ending = Ended(self._call, outcome, whole, self._call.usage_us(self._parts.clock))
+        self._finishing = True
+        self._connection.deadline = inf
+        self._path.ended(self, self._connection.plane.loop)
+
+    def complete(self) -> None:
+        """The record is written: send the end of the answer."""
+        self._end(clean=True)
+        if self._connection.gone:
             return
         self._out.append(LAST_CHUNK if self._chunked else self._held)
         self._write()
-        self._end(clean=True)
         self._connection.answered(keep=True)
+
+    def unrecorded(self, error: ChutesError) -> None:
+        """The record could not be written, so the answer must not be whole."""
+        if self._connection.gone:
+            self._end(clean=False)
+        else:
+            self._unrecorded(error)
 
     def _write(self) -> None:
         out, self._out = self._out, []
@@ -465,7 +502,7 @@ class FastCall:
             self._timer = loop.call_later(paid_s, self._paid_time_over)
 
     def _paid_time_over(self) -> None:
-        if not self._over:
+        if not (self._over or self._finishing):
             self.on_deadline(self._paid_until)
 
     def _by(self, seconds: float) -> None:

@@ -81,6 +81,7 @@ class Connection(asyncio.Protocol):
 
     def __init__(self, plane: "Plane") -> None:
         self.plane = plane
+        self.gone = False  # the connection is closed, and whoever answers was told
         self.transport: asyncio.Transport = None  # type: ignore[assignment]
         self.address: tuple[str, int] | None = None
         self.server: tuple[str, int] | None = None
@@ -158,7 +159,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell whoever answers on it."""
         del exc
-        self._over = True
+        self._over = self.gone = True
         self.deadline = inf
         self.plane.left(self, self._network)
         self._queued.clear()

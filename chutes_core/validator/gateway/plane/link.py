@@ -28,6 +28,7 @@ _LENGTH = struct.Struct(">I")
 _OVERHEAD_BYTES = 1 + 16
 _HEAD_BYTES = _LENGTH.size
 _KINDS = {int(kind): kind for kind in FrameKind}
+_BYTES = {kind: bytes([kind]) for kind in FrameKind}
 
 
 class Sink(Protocol):
@@ -116,18 +117,23 @@ class Link(asyncio.Protocol):
 
     # The fast path's side.
 
-    def seal(self, kind: int, payload: bytes) -> bytes:
-        """Return one frame's bytes."""
-        if len(payload) > MAX_PAYLOAD_BYTES:
-            raise ProtocolError("frame_too_large", f"frame {kind} of {len(payload)} bytes")
-        header = _LENGTH.pack(len(payload) + _OVERHEAD_BYTES)
-        assert self._sealer is not None
-        return header + self._sealer.seal(_BYTE[kind] + payload, header)
+    def write(self, *frames: tuple[FrameKind, bytes]) -> None:
+        """Send frames in one write without waiting; the caller has bounded them.
 
-    def write(self, data: bytes) -> None:
-        """Send sealed frames without waiting; the caller has bounded them."""
+        Raises:
+            ProtocolError: a payload is over MAX_PAYLOAD_BYTES.
+        """
         assert self._transport is not None
-        self._transport.write(data)
+        assert self._sealer is not None
+        seal = self._sealer.seal
+        parts = []
+        for kind, payload in frames:
+            if len(payload) > MAX_PAYLOAD_BYTES:
+                raise ProtocolError("frame_too_large", f"{kind.name} of {len(payload)} bytes")
+            header = _LENGTH.pack(len(payload) + _OVERHEAD_BYTES)
+            parts.append(header)
+            parts.append(seal(_BYTES[kind] + payload, header))
+        self._transport.write(b"".join(parts))
 
     def hold(self) -> None:
         """Read no more for now: the caller is slower than the instance."""
@@ -169,7 +175,7 @@ class Link(asyncio.Protocol):
         """
         if self._error is not None:
             raise _lost()
-        self.write(b"".join(self.seal(kind, payload) for kind, payload in frames))
+        self.write(*frames)
         while self._writable is not None:
             await asyncio.shield(self._writable)
             if self._error is not None:
@@ -261,9 +267,6 @@ class Link(asyncio.Protocol):
         sink, self.sink = self.sink, None
         if sink is not None:
             sink.on_lost(error)
-
-
-_BYTE = [bytes([number]) for number in range(256)]
 
 
 async def open_link(view: InstanceView, timeout_s: float) -> Link:
