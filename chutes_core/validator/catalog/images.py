@@ -140,9 +140,14 @@ class Images:
         self._builder.close()
 
     def resume(self) -> None:
-        """Put builds that a dead process left behind back to pending; called once at start."""
+        """Take up after a dead process: called once at start, before the first upload.
+
+        Its builds are pending again, and files that no record names (it died between the two) go.
+        """
         for image in self._store.images.in_state("building"):
             self._advance(image.image_id, "building", "pending")
+        for sha256 in self._store.blobs.all():
+            self._drop_blob(sha256)
 
     def list(self, viewer: Account, *, include_public: bool) -> tuple[Image, ...]:
         """Return what the viewer may see, newest first."""
@@ -272,8 +277,9 @@ class Images:
             self._advance(image.image_id, "building", "pending")
 
     def _drop_blob(self, sha256: str) -> None:
-        if sha256 and not self._store.images.blob_in_use(sha256):
-            self._store.blobs.delete(sha256)
+        rows = self._store
+        if sha256 and not rows.images.blob_in_use(sha256) and not rows.logos.blob_in_use(sha256):
+            rows.blobs.delete(sha256)
 
     def _find(self, viewer: Account, reference: str) -> Image | None:
         full, _, tag = reference.rpartition(":")

@@ -61,6 +61,12 @@ class Blobs:
             raise NotFound("no_such_blob", "there is no such blob")
         return self._directory / sha256
 
+    def all(self) -> tuple[str, ...]:
+        """Return the SHA-256 of every blob."""
+        return tuple(
+            sorted(path.name for path in self._directory.iterdir() if _is_digest(path.name))
+        )
+
     def delete(self, sha256: str) -> None:
         """Remove a blob; nothing happens where there is none."""
         if _is_digest(sha256):

@@ -63,6 +63,10 @@ class LogoRows:
         """Return how many logos a user has."""
         return self._db.number("SELECT count(*) FROM logos WHERE user_id=?", (user_id,))
 
+    def blob_in_use(self, sha256: str) -> bool:
+        """Tell whether any logo's bytes are this blob."""
+        return self._db.number("SELECT count(*) FROM logos WHERE sha256=?", (sha256,)) > 0
+
     def show_on(self, object_id: str, logo_id: str) -> None:
         """Let an image or chute (by id) show a logo."""
         row = {"object_id": object_id, "logo_id": logo_id}

@@ -10,6 +10,7 @@ from chutes_core.validator.catalog.images import ImageDraft, Images
 from chutes_core.validator.catalog.rules import ChuteDraft
 from chutes_core.validator.domain.accounts import Account
 from chutes_core.validator.domain.chutes import Cord, Selector
+from chutes_core.validator.domain.extras import Logo
 from chutes_core.validator.domain.money import CHAIN_PAYMENTS, REVENUE, Entry, Posting
 from chutes_core.validator.store.database import Store
 
@@ -76,6 +77,18 @@ def test_equal_bundles_are_one_file_until_the_last_image_is_gone(store, alice, i
     images.delete(alice, "app:2")
     with pytest.raises(ChutesError, match="no_such_blob"):
         store.blobs.path(two.bundle_sha256)
+
+
+def test_files_that_no_record_names_go_at_the_start(store, alice, images):
+    """What a process left that died between file and record is removed; bundles and logos stay."""
+    image = images.create(alice, draft())
+    lost = store.blobs.put([b"lost"], limit_bytes=9)
+    shown = store.blobs.put([b"shown"], limit_bytes=9)
+    store.logos.insert(Logo("l", alice.user_id, shown.sha256, "image/png", 1))
+    images.resume()
+    assert set(store.blobs.all()) == {image.bundle_sha256, shown.sha256}
+    with pytest.raises(ChutesError, match="no_such_blob"):
+        store.blobs.path(lost.sha256)
 
 
 def test_publishing_may_need_the_developer_role(store, alice):
