@@ -4,73 +4,19 @@ One account pays and deposits, is refunded and swept, while one fault after anot
 afterwards ledger, outboxes and chain agree to the rao. The list of faults is the devnet's own.
 """
 
-from dataclasses import dataclass, field
 from itertools import count
 
 import pytest
+from fault_cases import CASES
 from money_house import RAO, House, send
 
 from chutes_core.chain.transfers import TransferWatcher
-from chutes_core.devnet.faults import FAULT_KINDS
 from chutes_core.devnet.launch import DevnetProcess
 from chutes_core.validator.domain.deposits import RefundState
 
 PAID, DEPOSITED = 3 * RAO, 2 * RAO
 ERA = 70
 NUMBERS = count(1)
-LAST = "spec_version"  # it stays, and costs everybody a new decoding of the metadata
-
-
-@dataclass(frozen=True)
-class Case:
-    """One fault, and when it is in force.
-
-    Args:
-        kind: the devnet's name for it.
-        options: of the fault.
-        on: ``world`` (while blocks are read and money is sent), ``extrinsics`` (of refund and
-            sweep), or ``rounds`` (anew before each round).
-        codes: what the loops must have said.
-        stands: nothing may be credited or paid while it lasts.
-        foreign: the key was used by somebody else, so that nothing more is signed.
-        late: it would undo the stranger's own transfer; it is in force for refund and sweep only.
-    """
-
-    kind: str
-    options: dict = field(default_factory=dict)
-    on: str = "world"
-    codes: tuple[str, ...] = ()
-    stands: bool = False
-    foreign: bool = False
-    late: bool = False
-
-    def __str__(self):
-        return "-".join([self.kind, *(f"{k}={v}" for k, v in self.options.items())])
-
-
-SUBMIT = {"method": "author_submitExtrinsic", "times": 2}
-CASES = (
-    Case("drop_connections", on="rounds"),
-    Case("refuse_connections", codes=("chain_unreachable",), stands=True),
-    Case("lose_answer", {**SUBMIT}),
-    Case("lose_answer", {**SUBMIT, "processed": False}),
-    Case("lose_answer", {**SUBMIT, "times": 1, "close": False}),
-    Case("lose_answer", {"method": "chain_getBlock", "times": 3}),
-    Case("stall_blocks", stands=True),
-    Case("stall_finality", stands=True),
-    Case("refuse_extrinsic", on="extrinsics"),
-    Case("delay_extrinsic", {"blocks": 3}, on="extrinsics"),
-    Case("delay_extrinsic", {}, on="extrinsics"),
-    Case("evict_extrinsic", on="extrinsics"),
-    Case("evict_extrinsic", {"silent": True}, on="extrinsics"),
-    Case("fail_extrinsic", on="extrinsics"),
-    Case("expire_era", on="extrinsics"),
-    Case("take_nonce", on="extrinsics", codes=("foreign_nonce",), foreign=True),
-    Case("retract_blocks", {"blocks": 1}, on="rounds"),
-    Case("retract_blocks", {"blocks": 1, "lose": True}, on="rounds", late=True),
-    Case("prune_state", {"blocks": 1}),
-    Case("spec_version", {"spec": 990}),
-)
 
 
 @pytest.fixture(scope="module")
@@ -111,12 +57,8 @@ def house(net, watcher, tmp_path):
 
 
 def begin(case, controls, account):
-    """Let it go wrong from now on."""
-    if case.on == "extrinsics":
-        for signer in (account.deposit_address, account.payment_address):
-            controls.fault(case.kind, signer=signer, **case.options)
-    elif case.on == "world":
-        controls.fault(case.kind, **case.options)
+    """Let it go wrong from now on, for refund and sweep."""
+    case.begin(controls, account.deposit_address, account.payment_address)
 
 
 def endure(house, controls, case, *, first=False):
@@ -162,7 +104,7 @@ def test_money_is_credited_and_paid_once_whatever_goes_wrong(house, controls, ca
     if case.stands:
         assert not house.ended()
         assert not house.swept()
-    if case.kind == "delay_extrinsic" or case.on != "extrinsics":
+    if not case.ends_by_itself:
         controls.heal()
     if case.foreign:
         live_on(house, controls, lambda: house.refund().reason == "foreign_nonce", "alarm")
@@ -179,9 +121,3 @@ def test_money_is_credited_and_paid_once_whatever_goes_wrong(house, controls, ca
         live_on(house, controls, lambda: house.swept() and house.at_rest(), "sweep and rest")
     house.check(paid_in=PAID, deposited=DEPOSITED)
     assert house.codes() >= set(case.codes)
-
-
-def test_every_fault_of_the_devnet_is_walked():
-    """A new fault of the devnet must be survived here, too."""
-    assert {case.kind for case in CASES} == FAULT_KINDS
-    assert CASES[-1].kind == LAST
