@@ -12,7 +12,7 @@ import os
 import stat
 import zipfile
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from chutes_core.base.errors import Invalid, NotFound, TooLarge
 from chutes_core.sdk.image import Added, Image
@@ -45,9 +45,9 @@ def collect(image: Image, folder: Path, *, include_cwd: bool) -> dict[str, Path]
     root = folder.resolve()
     files: dict[str, Path] = {}
     for added in image.added:
-        ignored = ("__pycache__", "*.pyc", *(pattern.strip("/") for pattern in added.exclude))
         for source in _sources(added, folder):
-            files |= _files(source, folder, root, ignored=ignored)
+            found = _files(source, folder, root, ignored=("__pycache__", "*.pyc"))
+            files |= {name: path for name, path in found.items() if not _excluded(name, added)}
     if include_cwd:
         files |= _files(folder, folder, root, ignored=(*_LEFT_OUT, *_dockerignore(folder)))
     if len(files) > MAX_FILES:
@@ -99,6 +99,13 @@ def _sources(added: Added, folder: Path) -> list[Path]:
             hint="run the command in the folder that holds it",
         )
     return found
+
+
+def _excluded(name: str, added: Added) -> bool:
+    """Return whether a pattern of ``exclude`` names a path or a folder that it is in."""
+    place = PurePosixPath(name)
+    paths = [place, *place.parents]
+    return any(path.match(pattern.rstrip("/")) for pattern in added.exclude for path in paths)
 
 
 def _files(source: Path, folder: Path, root: Path, *, ignored: tuple[str, ...]) -> dict[str, Path]:

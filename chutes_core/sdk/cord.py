@@ -142,6 +142,19 @@ class Cord:
         call = stream_cord if self.stream else call_cord
         return call(self._chute, self, args, kwargs)
 
+    def sync(self, *args: Any, **kwargs: Any) -> Any:
+        """Call it as ``cord(…)`` does, from code without an event loop.
+
+        Returns the result, or an iterator of a stream's items.
+
+        Raises:
+            ChutesError: what the call raises.
+        """
+        from chutes_core.sdk import blocking
+
+        call = self(*args, **kwargs)
+        return blocking.items_of(call) if self.stream else blocking.result_of(call)
+
     async def run(self, *args: Any, **kwargs: Any) -> Any:
         """Run the function of a cord that is no stream; a sync function runs in a thread."""
         if inspect.iscoroutinefunction(self.callable):

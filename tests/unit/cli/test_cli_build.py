@@ -192,6 +192,14 @@ def test_a_missing_source_is_named(work):
         context.collect(Image("b", "a", "1").add("nothing.txt", "/d"), work, include_cwd=False)
 
 
+def test_a_pattern_names_what_it_matches_and_exclude_keeps_home(work):
+    """As in the public SDK: `**` goes through folders, and excluded paths are not sent."""
+    image = Image("b", "a", "1").add("data/**/*", "/d", exclude=["data/deep"])
+    assert set(context.collect(image, work, include_cwd=False)) == {"data/a.txt"}
+    image = Image("b", "a", "1").add("data/*.txt", "/d").add("data", "/e", exclude=["*.sh"])
+    assert set(context.collect(image, work, include_cwd=False)) == {"data/a.txt"}
+
+
 def test_equal_files_give_an_equal_zip(work):
     """The context's bytes depend on names, modes and contents only."""
     files = context.collect(Image("b", "a", "1").add("data", "/d"), work, include_cwd=False)

@@ -1,8 +1,10 @@
 """Calling a deployed chute, and passthrough, over real sockets."""
 
+import asyncio
+import itertools
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -194,3 +196,45 @@ async def test_passthrough_without_a_server_is_502(chute, client_of):
 
 
 async def _nothing(self): ...
+
+
+def test_a_call_without_an_event_loop_is_blocking(server, chute, remote):
+    """`cord.sync(…)` gives the typed result, a stream's items one by one, and typed errors."""
+
+    @chute.cord(stream=True)
+    async def tokens(self) -> AsyncIterator[str]:
+        yield ""
+
+    @chute.cord()
+    async def measure(self, text: str) -> Result: ...
+
+    server.answer = (200, "application/json", b'{"value": 3}')
+    assert measure.sync("abc") == Result(value=3)
+    assert json.loads(server.requests[-1]["body"]) == {"args": ["abc"], "kwargs": {}}
+    server.answer = (200, "text/event-stream", b"data: 1")
+    assert list(tokens.sync()) == ["data: 1"]
+    server.answer = (404, "application/json", b'{"detail": "gone", "code": "chute_not_found"}')
+    with pytest.raises(errors.NotFound, match="gone"):
+        measure.sync("abc")
+    with pytest.raises(errors.NotFound, match="gone"):
+        list(tokens.sync())
+
+
+def test_leaving_a_blocking_stream_ends_it(chute, monkeypatch):
+    """A caller that reads no further closes the function, which has cleaned up by then."""
+    monkeypatch.setenv("CHUTES_EXECUTION_CONTEXT", "REMOTE")
+    seen = []
+
+    @chute.cord(stream=True)
+    async def endless(self) -> AsyncIterator[int]:
+        try:
+            for number in itertools.count():
+                yield number
+                await asyncio.sleep(0)
+        finally:
+            seen.append("closed")
+
+    items = endless.sync()
+    assert [next(items), next(items)] == [0, 1]
+    items.close()
+    assert seen == ["closed"]
