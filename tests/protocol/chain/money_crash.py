@@ -119,6 +119,7 @@ class Lives:
     """The worker process, whose children are killed one after the other."""
 
     def __init__(self, plan):
+        self._living = None
         folders = (str(HERE), str(HERE.parents[2]))
         self._process = subprocess.Popen(
             [sys.executable, str(HERE / "money_worker.py"), json.dumps(plan)],
@@ -133,17 +134,22 @@ class Lives:
         """Start a life and return its process id."""
         self._process.stdin.write("live\n")
         self._process.stdin.flush()
-        return int(self._line())
+        self._living = int(self._line())
+        return self._living
 
     def kill(self, pid):
         """End it at once."""
+        self._living = None
         os.kill(pid, signal.SIGKILL)
         assert self._line() == "ended"
 
     def close(self):
-        """End the worker."""
+        """End the worker, and its child where one was left alive."""
+        if self._living is not None:
+            os.kill(self._living, signal.SIGKILL)
+        self._process.kill()
+        self._process.wait()
         self._process.stdin.close()
-        self._process.wait(30)
         self._process.stdout.close()
 
     def _line(self):
