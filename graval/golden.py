@@ -96,7 +96,7 @@ def check_cpu() -> list[Outcome]:
 
 
 def check_backend(name: str, device: Backend, rows: int) -> list[Outcome]:
-    """Fill and scan on a device for T = 2, 8 and 16, and compare with the CPU's answers.
+    """Fill and scan on a device for every profile, and compare with the CPU's answers.
 
     Args:
         name: of the backend, for the outcomes.
@@ -106,7 +106,7 @@ def check_backend(name: str, device: Backend, rows: int) -> list[Outcome]:
     outcomes = []
     try:
         device.warm_up()
-        for profile in (PROFILES["test"], PROFILES["light"], PROFILES["admission"]):
+        for profile in PROFILES.values():
             challenge = golden_challenge(profile, rows)
             device.fill(challenge.leg1.seed, challenge.leg1.layers, rows)
             answers = tuple(
@@ -116,7 +116,7 @@ def check_backend(name: str, device: Backend, rows: int) -> list[Outcome]:
                 for leg in (challenge.leg1, challenge.leg2)
             )
             ok = answers == (challenge.expected1, challenge.expected2)
-            outcomes.append(Outcome(f"{name}: answers of {profile.layers} layers", ok))
+            outcomes.append(Outcome(f"{name}: answers of profile {profile.name}", ok))
         device.release()
     except GravalError as error:
         outcomes.append(Outcome(name, ok=False, detail=str(error)))

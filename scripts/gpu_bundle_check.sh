@@ -73,6 +73,8 @@ cp "$work/periodic.json" "$out/bundle-periodic.json" 2>/dev/null
 step tests_gpu 100 python3 -m pytest tests/gpu -q -rs -c /dev/null --rootdir="$root" --noconftest \
   --import-mode=importlib -p no:cacheprovider --confcutdir="$root/tests/gpu"
 step rounds 80 python3 tests/bench/graval_rounds.py --backend triton --rounds 3 --out "$out/rounds.json"
+step verifier 30 taskset -c 0,1 python3 tests/bench/graval_verifier.py --threads 2 --rounds 40 \
+  --out "$out/verifier.json"
 step cheaters 60 python3 tests/bench/graval_cheaters.py --missing 0,5,7 --kinds recomputing \
   --challenges 3 --out "$out/cheaters.json"
 umount -l "$bundle" "$image/proc" "$image/dev" 2>/dev/null

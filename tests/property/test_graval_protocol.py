@@ -107,8 +107,11 @@ def test_a_flipped_bit_of_leg_1_is_rejected(position, bit):
         leg1 = Leg1.from_bytes(flipped(challenge.leg1.to_bytes(), position, bit))
     except GravalError:
         return
+    # the key, the tags and the commitment change no row, and the answer binds them all
+    seeds_differ = (leg1.context, leg1.layers) != (challenge.leg1.context, challenge.leg1.layers)
+    assert seeds_differ == (leg1.seed != challenge.leg1.seed)
     if leg1.context.rows > 4096 or leg1.layers > 4:
-        return  # another seed as well; only slower to run here
+        return  # another seed, as was just asserted; only slower to run here
     prover, _ = warm_prover()
     try:
         digest = prover.answer_leg1(leg1).digest

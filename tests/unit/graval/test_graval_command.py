@@ -4,6 +4,7 @@ import json
 
 from graval import golden
 from graval.__main__ import main
+from graval.params import PROFILES
 
 
 def test_selftest_passes_without_a_gpu(capsys):
@@ -26,7 +27,9 @@ def test_a_backend_that_computes_wrong_is_caught(challenge):
     from graval.prover.backend import Choice, open_backend
 
     device = open_backend("numpy", Choice(0, declare="h100_sxm"))
-    assert all(o.ok for o in golden.check_backend("numpy", device, 256))
+    honest = golden.check_backend("numpy", device, 256)
+    assert [o.name for o in honest] == [f"numpy: answers of profile {name}" for name in PROFILES]
+    assert all(o.ok for o in honest)
     honest_fill = device.fill
 
     def broken_fill(seed, layers, rows):
