@@ -199,13 +199,13 @@ class Bridge:
         parts = [status_line(status), self._connection.plane.date(), header_lines(pairs)]
         if self._promised is None and not self._bodiless:
             self._chunked = shape.version == "1.1"
-            if self._chunked:
-                parts.append(CHUNKED)
-            else:
+            if not self._chunked:
                 self._request.keep_alive = False
         self._keep = self._keeps()
         if not (self._keep or self._asked_close):
             parts.append(CLOSE)
+        if self._chunked:
+            parts.append(CHUNKED)
         parts.append(b"\r\n")
         self._begun = True
         self._status = status

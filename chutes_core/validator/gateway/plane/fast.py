@@ -318,11 +318,11 @@ class FastCall:
         self._chunked = head.promised is None and not self._bodiless
         invocation = _INVOCATION + self._call.invocation_id.encode() + b"\r\n"
         out = [head.before, self._connection.plane.date(), head.lines, invocation]
-        if self._chunked:
-            out.append(CHUNKED)
         if not request.keep_alive or self._connection.plane.stopping:
             request.keep_alive = False
             out.append(CLOSE)
+        if self._chunked:
+            out.append(CHUNKED)
         out.append(b"\r\n")
         self._out = out
 

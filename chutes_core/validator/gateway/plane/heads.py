@@ -1,7 +1,7 @@
 """Heads of responses as bytes.
 
 Path: fast and bridge -> socket. Invariant: the bytes that the reference sends (uvicorn's
-form): status line, date, the answer's own headers, then transfer-encoding and connection where they
+form): status line, date, the answer's own headers, then connection and transfer-encoding where they
 apply.
 """
 
