@@ -1,8 +1,11 @@
 """Profiles, references, deadlines, the table of GPUs."""
 
+import dataclasses
+
 import pytest
 
 from chutes_core.base.gpus import GPU_CLASSES
+from graval.challenge import DeviceInfo
 from graval.errors import NoReference, OutOfRange, RoundTripTooLong, UnknownDevice
 from graval.gpus import GPUS, check_claims, identify, model
 from graval.params import (
@@ -124,6 +127,37 @@ def test_claims_that_disagree_are_named(challenge, replace):
         "sm_count",
         "compute_capability",
     ]
+
+
+def honest_info(gpu):
+    return DeviceInfo(
+        short_name=gpu.short_name,
+        name=gpu.names[-1],
+        uuid="GPU-1",
+        memory_bytes=gpu.memory_bytes,
+        sm_count=gpu.sm_counts[-1],
+        compute_capability=gpu.compute_capability,
+        backend="triton",
+    )
+
+
+@pytest.mark.parametrize("gpu", GPUS.values(), ids=GPUS.keys())
+def test_of_every_class_an_honest_device_agrees_and_each_lie_names_its_own_field(gpu):
+    """All 25: strings, memory beyond the tolerance, processors, capability, and a MIG slice."""
+    info = honest_info(gpu)
+    assert check_claims(gpu.short_name, info) == []
+    near = dataclasses.replace(info, memory_bytes=info.memory_bytes * 98 // 100)
+    assert check_claims(gpu.short_name, near) == []
+    lies = {
+        "short_name": "other",
+        "name": gpu.names[0] + " MIG 1g.10gb",
+        "memory_bytes": info.memory_bytes * 96 // 100,
+        "sm_count": max(gpu.sm_counts) + 1,
+        "compute_capability": "1.0",
+        "mig": True,
+    }
+    for field, lie in lies.items():
+        assert check_claims(gpu.short_name, dataclasses.replace(info, **{field: lie})) == [field]
 
 
 def test_driver_strings_identify_one_class():
