@@ -41,7 +41,7 @@ def _text(document: dict[str, Any]) -> str:
             ("image", document["image"]["name"]),
             ("image id", document["image"]["image_id"]),
             ("GPUs", f"{selector['gpu_count']} x {selector['min_vram_gb_per_gpu']} GB or more"),
-            ("fits", ", ".join(document["supported_gpus"])),
+            ("fits", ", ".join(document["supported_gpus"]) or "no GPU that is known here"),
         )
     )
     parts = [head, table(cords, ("CORD", "PATH", "PUBLIC", ""))]

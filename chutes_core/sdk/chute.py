@@ -335,5 +335,9 @@ def _checked_name(name: str) -> str:
 
 def _in_range(what: str, value: Any, low: Any, high: Any) -> Any:
     if not low <= value <= high:
-        raise Invalid(f"bad_{what}", f"{what} must be between {low} and {high}, not {value}")
+        raise Invalid(
+            f"bad_{what}",
+            f"{what} must be between {low} and {high}, not {value}",
+            hint="docs/sdk.md has what each option means, docs/limits.md the bounds",
+        )
     return value

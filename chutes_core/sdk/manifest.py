@@ -15,7 +15,12 @@ from chutes_core.sdk.loader import ChuteSource
 def deploy_body(
     chute: Chute, source: ChuteSource, *, public: bool, logo_id: str | None = None
 ) -> dict[str, Any]:
-    """Return the JSON of POST /chutes/ (shared/PUBLIC_API, Calls)."""
+    """Return the JSON of POST /chutes/ (shared/PUBLIC_API, Calls).
+
+    Raises:
+        Invalid: ``unknown_gpu`` or ``no_gpu_fits``.
+    """
+    chute.node_selector.check()
     return {
         "name": chute.name,
         **_options(chute),

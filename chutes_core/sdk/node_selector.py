@@ -1,11 +1,11 @@
 """NodeSelector: which GPUs a chute asks for.
 
-Invariant: a selector that exists admits at least one GPU class of base/gpus.py. Unknown arguments
-are ignored, as the public client does (shared/PUBLIC_API, Chute files).
+Invariant: what a chute file says stands here as it is, names of unknown GPUs too, as in the public
+SDK (shared/PUBLIC_API, Chute files); a deployment goes through `check`, which admits only
+selectors that a GPU class of base/gpus.py fits. Unknown arguments are ignored.
 """
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from typing_extensions import Self
+from pydantic import BaseModel, ConfigDict, Field
 
 from chutes_core.base.errors import Invalid
 from chutes_core.base.gpus import GPU_CLASSES
@@ -20,9 +20,6 @@ class NodeSelector(BaseModel):
         max_hourly_price_per_gpu: highest list price in USD per hour and GPU, or None.
         include: short names of the only classes that may serve, or None.
         exclude: short names of classes that may not serve, or None.
-
-    Raises:
-        Invalid: ``unknown_gpu`` for a name that is not in the GPU table, ``no_gpu_fits``.
 
     >>> NodeSelector(gpu_count=1, min_vram_gb_per_gpu=140).supported_gpus
     ('b200', 'h200')
@@ -41,8 +38,12 @@ class NodeSelector(BaseModel):
         """Return the short names of the classes that fit, in order of name."""
         return tuple(sorted(name for name in GPU_CLASSES if self._admits(name)))
 
-    @model_validator(mode="after")
-    def _check_classes(self) -> Self:
+    def check(self) -> None:
+        """Check that it names known GPUs and that one fits; every deployment does.
+
+        Raises:
+            Invalid: ``unknown_gpu`` for a name that is not in the GPU table, ``no_gpu_fits``.
+        """
         for name in [*(self.include or ()), *(self.exclude or ())]:
             if name not in GPU_CLASSES:
                 raise Invalid(
@@ -56,7 +57,6 @@ class NodeSelector(BaseModel):
                 "no known GPU fits the node selector",
                 hint="lower min_vram_gb_per_gpu, raise the price limit, or widen include",
             )
-        return self
 
     def _admits(self, name: str) -> bool:
         gpu = GPU_CLASSES[name]

@@ -110,8 +110,8 @@ class Maker:
                 [
                     f"gpu_count={pick([1, 2, 8])}",
                     f"min_vram_gb_per_gpu={pick([16, 24, 80])}",
-                    'exclude=["a4000"]',
-                    'include=["h100", "h200", "h100_sxm"]',
+                    f"exclude={pick(([], ['a4000'], ['v100', 'a40']))}",
+                    f"include={pick((None, ['h100', 'h200'], ['mi300x', 'RTX4090']))}",
                     "max_hourly_price_per_gpu=4.25",
                 ],
                 k=self._random.randint(0, 5),
