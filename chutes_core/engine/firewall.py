@@ -106,7 +106,7 @@ class Firewall:
     """Sets and removes the rules; needs root or CAP_NET_ADMIN."""
 
     def __init__(self, run: Run | None = None) -> None:
-        self._run = run or _run
+        self._run = run or run_tool
 
     def check(self) -> None:
         """Check that rules could be set, without setting any.
@@ -174,7 +174,12 @@ def _is_reachable_v4(text: str) -> bool:
     return address.version == 4 and not address.is_loopback
 
 
-def _run(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+def run_tool(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
+    """Run one of the packet filter's tools, wherever it lies.
+
+    Raises:
+        OSError, TimeoutExpired: it is not there, or hangs.
+    """
     # Services often run without /usr/sbin on their PATH, where iptables lies.
     program = shutil.which(command[0]) or shutil.which(command[0], path="/usr/sbin:/sbin")
     if program is None:

@@ -163,6 +163,7 @@ class Miner:
             clock=self._clock,
         )
         self._kernel = KernelLog()
+        self._attempts = hosting.attempts
         self._health = HealthWatch(node.gpus, read_vitals, self._kernel.xids)
         self._scheduler = Scheduler(
             gpus=node.gpus,
@@ -208,6 +209,7 @@ class Miner:
             relay=self._relay,
             health=self._health,
             meter=hosting.meter,
+            attempts=hosting.attempts,
             loops=self._loops,
             clock=self._clock,
         )
@@ -267,6 +269,7 @@ class Miner:
         self._loops.every(poll_s, "work", self._round)
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
         self._loops.every(_HEALTH_S, "health", self._look_at_health)
+        self._loops.every(_HEALTH_S, "attempts", self._look_at_attempts)
         self._loops.every(_HOUSEKEEPING_S, "housekeeping", self._housekeeping)
         try:
             await self._stop.wait()
@@ -311,6 +314,9 @@ class Miner:
             gpu for run in self._deployer.running() for gpu in (*run.gpu_uuids, *run.beside)
         )
         await asyncio.to_thread(self._health.look, busy)
+
+    async def _look_at_attempts(self) -> None:
+        await asyncio.to_thread(self._attempts.look)
 
     async def _end(self) -> None:
         """Let calls end, tell validators, stop instances, close; bounded by `drain_seconds` + 10 s.

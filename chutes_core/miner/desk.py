@@ -9,6 +9,7 @@ from pathlib import Path
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Unavailable
 from chutes_core.base.loops import Loops
+from chutes_core.miner.attempts import AttemptWatch
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.chain_view import ChainView
 from chutes_core.miner.deployer import Deployer
@@ -49,6 +50,7 @@ class Desk:
         relay: Relay,
         health: HealthWatch,
         meter: TransferMeter,
+        attempts: AttemptWatch,
         loops: Loops,
         clock: Clock,
     ) -> None:
@@ -64,6 +66,7 @@ class Desk:
         self._relay = relay
         self._health = health
         self._meter = meter
+        self._attempts = attempts
         self._loops = loops
         self._clock = clock
 
@@ -104,6 +107,7 @@ class Desk:
             loop_failures={
                 f"{name}:{code}": count for (name, code), count in self._loops.failures.items()
             },
+            walls_tried=dict(self._attempts.counts),
             relay_carried=self._relay.counts.carried,
             relay_refused=dict(self._relay.counts.refused),
             host=host_facts(self._data, self._meter),

@@ -15,7 +15,9 @@ from loguru import logger
 
 from chutes_core.base.errors import Invalid
 from chutes_core.engine.connect import connect
+from chutes_core.engine.run import Containers
 from chutes_core.miner.archives import Archives
+from chutes_core.miner.attempts import AttemptWatch, read_containers, read_nothing
 from chutes_core.miner.bundles import Bundles
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.hostfacts import TransferMeter
@@ -36,12 +38,16 @@ _LEAST_MEMORY = 256 * _MIB
 
 @dataclass(frozen=True)
 class Hosting:
-    """A runtime, where its images come from and how fast; ``close`` at the very end."""
+    """A runtime, where its images come from and how fast, and what instances tried in vain.
+
+    ``close`` is called at the very end.
+    """
 
     runtime: Runtime
     images: Images
     close: Callable[[], Awaitable[None]]
     meter: TransferMeter = field(default_factory=TransferMeter)
+    attempts: AttemptWatch = field(default_factory=lambda: AttemptWatch(read_nothing))
 
 
 async def make_hosting(
@@ -75,7 +81,9 @@ async def make_hosting(
     ).info("instances run in containers")
     own = ProcessRuntime(data / "system", environ=dict(os.environ))
     images = ArchivedImages(data / "archives", meter)
-    return Hosting(WithSystemRunner(runtime, own), images, runtime.close, meter)
+    containers, mark = Containers(client, hotkey_ss58), walls.mark
+    attempts = AttemptWatch(lambda: read_containers(containers, mark))
+    return Hosting(WithSystemRunner(runtime, own), images, runtime.close, meter, attempts)
 
 
 def limits_of(settings: MinerSettings, *, gpus: int) -> InstanceLimits:

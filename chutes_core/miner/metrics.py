@@ -93,12 +93,20 @@ def _counts(status: NodeStatus) -> Iterable[Metric]:
     refused = _counter("relay_refused", "Connections that the relay refused.", ["reason"])
     for reason, count in status.relay_refused.items():
         refused.add_metric([reason], count)
+    tried = _counter(
+        "walls_tried",
+        "What instances tried and were refused: packets to the host or to private ranges, processes"
+        " and memory beyond their bounds.",
+        ["kind"],
+    )
+    for kind, count in status.walls_tried.items():
+        tried.add_metric([kind], count)
     carried = _counter("relay_carried", "Connections that the relay carried.", [])
     carried.add_metric([], status.relay_carried)
     loops = _counter("loop_failures", "Failed rounds of the miner's own work.", ["loop"])
     for name, count in status.loop_failures.items():
         loops.add_metric([name], count)
-    yield from (ended, refused, carried, loops)
+    yield from (ended, refused, tried, carried, loops)
 
 
 def _gauge(

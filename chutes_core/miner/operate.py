@@ -109,6 +109,8 @@ def _rest(status: NodeStatus) -> Iterable[str]:
         heard = "never heard" if validator.silent_s is None else f"heard {validator.silent_s} s ago"
         outdated = ", speaks a newer protocol" if validator.outdated else ""
         yield f"  validator {validator.hotkey} at {validator.url}: {heard}{outdated}"
+    for kind, count in status.walls_tried.items():
+        yield f"  an instance tried what it may not: {kind}, {count} times"
     for end in status.ended_lately[:5]:
         why = f"{end.reason} {end.detail}".rstrip()
         yield f"  ended: {end.launch_id} of chute {end.chute_id}: {why}"

@@ -116,6 +116,7 @@ class NodeStatus(Message):
     ended_lately: tuple[EndReport, ...]
     ended: dict[str, int]
     loop_failures: dict[str, int]
+    walls_tried: dict[str, int]
     relay_carried: int
     relay_refused: dict[str, int]
     host: HostFacts = Field()

@@ -38,6 +38,8 @@ class Walls:
         self._probe = probe
         self._rules: tuple[Rule, ...] = ()
         self.stand = False
+        self.mark = f"chutes {owner[:16]}"
+        """The comment that each rule of this miner carries."""
 
     def raise_up(self, *, is_devnet: bool) -> Networks:
         """Make the networks, set the rules, and try them.
@@ -48,7 +50,7 @@ class Walls:
                 (``walls_leak``).
         """
         networks = ensure_networks(self._client, self._owner)
-        self._rules = rules_for(networks, f"chutes {self._owner[:16]}", dns=self._dns)
+        self._rules = rules_for(networks, self.mark, dns=self._dns)
         try:
             self._firewall.ensure(self._rules)
             self._try(networks)
