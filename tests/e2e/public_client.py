@@ -7,6 +7,7 @@ with its configuration file, answering its questions on standard input.
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 from scripts.localnet import ROOT, write_wallet
@@ -61,10 +62,31 @@ class PublicClient:
         command = [str(self._binaries / "python"), "-c", script, *arguments]
         return self._run(command, "", COMMAND_TIMEOUT_S)
 
-    def watch(self, *arguments, seconds):
-        """Run a command that never ends for some seconds and return what it printed."""
-        command = ["timeout", str(seconds), str(self._binaries / "chutes"), *arguments]
-        return self._run(command, "", seconds + 30)
+    def watch(self, *arguments, until, timeout_s=COMMAND_TIMEOUT_S):
+        """Run a command that never ends until it prints a text; return what it printed."""
+        process = subprocess.Popen(
+            [str(self._binaries / "chutes"), *arguments],
+            cwd=self.code,
+            env={**self._environ, "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        cut = threading.Timer(timeout_s, process.kill)
+        cut.start()
+        printed = []
+        try:
+            for line in process.stdout:
+                printed.append(line)
+                if until in line:
+                    break
+        finally:
+            cut.cancel()
+            process.kill()
+            process.stdout.close()
+            process.wait()
+        return "".join(printed)
 
     def register(self, username, coldkey, hotkey):
         """Make a wallet in btcli's layout and register with it."""

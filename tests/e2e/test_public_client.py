@@ -212,7 +212,8 @@ def test_a_chute_is_shared_and_unshared(public, network):
 def test_warming_up_is_told_until_it_is_hot(public):
     """The warm-up's stream ends with hot, and the instance's output can be read."""
     assert "the chute answers" in public.python(WARM_UP, "moved")
-    assert "the hook has run" in public.watch("warmup", "moved", "--stream-logs", seconds=8)
+    said = "the hook has run"
+    assert said in public.watch("warmup", "moved", "--stream-logs", until=said)
 
 
 def test_curl_calls_the_chute(public):
