@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for whole_validator under --im
 
 from whole_validator import ALICE, served
 
+pytestmark = pytest.mark.timeout(600)  # some seconds of work, on a machine that may be busy
 JSON = {"Content-Type": "application/json"}
 CHECKS = [
     checks.not_a_server_error,
@@ -25,7 +26,7 @@ CHECKS = [
 ]
 # Proofs of the caller are put on by whole_validator, not made up.
 PROVEN = schemathesis.Config.from_dict({"generation": {"with-security-parameters": False}})
-EXAMPLES = {GenerationMode.POSITIVE: 6, GenerationMode.NEGATIVE: 4}
+EXAMPLES = {GenerationMode.POSITIVE: 6, GenerationMode.NEGATIVE: 3}
 STREAMS = ("/chutes/warmup/{reference}",)  # of a real chute it ends when that is hot
 BOUNDED = settings(
     derandomize=True,  # the same cases in every run
