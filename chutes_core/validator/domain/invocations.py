@@ -7,11 +7,11 @@ answer is sent; nothing in it holds what was asked or answered.
 from dataclasses import dataclass
 from typing import Literal
 
-Outcome = Literal["ok", "client_gone", "chute_error", "failed"]
+Outcome = Literal["ok", "client_gone", "chute_error", "chute_error_paid", "failed"]
 """ok: 2xx-4xx passed on; client_gone: the caller cut the stream; chute_error: the chute's own 5xx;
-failed: no instance gave an answer. Only ok and client_gone are charged."""
+chute_error_paid: one more of these than is free (ADR 0007); failed: no instance gave an answer."""
 
-CHARGED: tuple[Outcome, ...] = ("ok", "client_gone")
+CHARGED: tuple[Outcome, ...] = ("ok", "client_gone", "chute_error_paid")
 
 
 @dataclass(frozen=True)

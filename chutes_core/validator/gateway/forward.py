@@ -193,7 +193,7 @@ def _chute_failed() -> ChutesError:
     return ProtocolError(
         "chute_error",
         "the chute failed before it answered",
-        hint="nothing was charged; the chute's owner finds the reason in its logs",
+        hint="the chute's owner finds the reason in its logs; a minute of failures an hour is free",
     )
 
 

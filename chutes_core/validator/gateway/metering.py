@@ -13,6 +13,7 @@ from typing import Protocol
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.invocations import CHARGED, Outcome
 from chutes_core.validator.gateway.call import Call
+from chutes_core.validator.gateway.grace import Grace
 from chutes_core.validator.gateway.records import Fields
 
 
@@ -40,6 +41,7 @@ class Metering:
     def __init__(self, *, journal: Records, clock: Clock) -> None:
         self._journal = journal
         self._clock = clock
+        self._grace = Grace(clock)
         self.outcomes: Counter[str] = Counter()
 
     def record(self, call: Call, outcome: Outcome, *, bytes_out: int) -> None:
@@ -56,9 +58,14 @@ class Metering:
     def record_all(self, ended: Sequence[Ended]) -> None:
         """Write what several calls came to in one write; their holds end in every case.
 
+        An error of a chute's own is free of charge as long as `Grace` forgives it.
+
         Raises:
             Unavailable: ``journal_full``, for all of them.
         """
+        for one in ended:
+            if one.outcome == "chute_error" and not self._forgives(one):
+                one.outcome = "chute_error_paid"
         try:
             first = self._journal.append_all([_fields(one) for one in ended])
             for sequence, one in enumerate(ended, first):
@@ -68,6 +75,10 @@ class Metering:
                 one.call.hold.release()
         for one in ended:
             self.outcomes[one.outcome] += 1
+
+    def _forgives(self, one: Ended) -> bool:
+        admitted = one.call.admitted
+        return self._grace.forgives(admitted.payer.user_id, admitted.chute.chute_id, one.usage_us)
 
 
 def _charge_rao(one: Ended) -> int:
