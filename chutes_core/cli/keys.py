@@ -3,11 +3,13 @@
 import json
 import os
 from dataclasses import replace
+from datetime import datetime
 from typing import Any
 
 import click
 
 from chutes_core.base.errors import Invalid
+from chutes_core.base.units import parse_tao
 from chutes_core.cli import session
 from chutes_core.cli.options import confirm, emit, json_option, pairs, table, yes_option
 from chutes_core.sdk.config import config_path, load_config, save_config
@@ -31,6 +33,14 @@ def keys() -> None:
 @click.option("--chute-ids", multiple=True, help="One chute; may be repeated.")
 @click.option("--action", type=click.Choice(ACTIONS), help="Only this action, instead of all.")
 @click.option("--json-input", help="The scopes as a JSON list.")
+@click.option(
+    "--expires",
+    type=click.DateTime(),
+    metavar="DATE",
+    help="When it ends, UTC: 2030-01-31 or with a time.",
+)
+@click.option("--budget", metavar="TAO", help="What calls and fees with it may cost in all.")
+@click.option("--calls-per-minute", type=click.IntRange(min=1), help="Calls it may make a minute.")
 @click.option("--save", is_flag=True, help="Keep it in the configuration, for `chutes invoke`.")
 @json_option
 def create(
@@ -42,10 +52,14 @@ def create(
     chute_ids: tuple[str, ...],
     action: str | None,
     json_input: str | None,
+    expires: datetime | None,
+    budget: str | None,
+    calls_per_minute: int | None,
     save: bool,
     as_json: bool,
 ) -> None:
     """Create a key; its secret is shown this once."""
+    bounds = _bounds(expires, budget, calls_per_minute)
     kinds = [kind for kind, given in (("images", images), ("chutes", chutes)) if given]
     wanted: list[tuple[str, str | None]] = [(kind, None) for kind in kinds]
     wanted += [("images", one) for one in image_ids]
@@ -61,7 +75,7 @@ def create(
             hint="add --admin, or for example --chutes --action invoke",
         )
     with session.management() as client:
-        body = {"name": name, "admin": admin, "scopes": scopes}
+        body = {"name": name, "admin": admin, "scopes": scopes, **bounds}
         key = client.call("POST", "/api_keys/", body=body)
     if save:
         config = replace(load_config(), api_key=key["secret_key"])
@@ -114,6 +128,18 @@ def delete(key_id: str, yes: bool, as_json: bool) -> None:
     with session.management() as client:
         answer = client.call("DELETE", f"/api_keys/{key_id}", purpose=PURPOSE)
     emit(answer, as_json=as_json, text=f"deleted {key_id}")
+
+
+def _bounds(
+    expires: datetime | None, budget: str | None, calls_per_minute: int | None
+) -> dict[str, Any]:
+    """Return the fields of what was asked for."""
+    fields = {
+        "expires_at": None if expires is None else f"{expires.isoformat()}Z",
+        "budget_rao": None if budget is None else parse_tao(budget),
+        "calls_per_minute": calls_per_minute,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
 
 
 def _parsed(json_input: str | None) -> list[Any]:

@@ -69,6 +69,15 @@ async def test_bounds_that_cannot_be_are_refused(owner, alice, bounds, code):
     assert listed.json()["total"] == 0
 
 
+async def test_keys_are_listed_by_a_part_of_their_name(owner, alice):
+    """The list holds the keys whose name contains what was asked for."""
+    for name in ("laptop", "server"):
+        await made(owner, alice, name=name)
+    path = "/api_keys/?name=lap"
+    listed = (await owner.signed(alice, "GET", path, purpose="api_keys")).json()
+    assert [key["name"] for key in listed["items"]] == ["laptop"]
+
+
 async def test_last_use_is_shown(owner, alice):
     """A key that was used says when."""
     key = (await made(owner, alice)).json()

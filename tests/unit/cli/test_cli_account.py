@@ -168,6 +168,18 @@ def test_a_key_needs_readable_scopes(run, api, registered, flags):
     assert not api.requests
 
 
+def test_a_key_is_bound_in_time_money_and_rate(run, api, registered):
+    """What was asked for is sent as the API takes it, and nothing where nothing was."""
+    api.on("POST /api_keys/", {"api_key_id": "k1", "name": "n", "secret_key": "cpk_secret"})
+    flags = ("--expires", "2030-01-31", "--budget", "0.5", "--calls-per-minute", "7")
+    assert run("keys", "create", "--name", "n", "--admin", *flags).code == 0
+    assert run("keys", "create", "--name", "n", "--admin").code == 0
+    bound, free = (request.json for request in api.requests)
+    assert bound["expires_at"] == "2030-01-31T00:00:00Z"
+    assert (bound["budget_rao"], bound["calls_per_minute"]) == (500_000_000, 7)
+    assert set(free) == {"name", "admin", "scopes"}
+
+
 def test_list_get_and_delete_keys(run, api, registered):
     """Keys are listed without secrets and deleted by id, with --yes where nobody can answer."""
     item = {"api_key_id": "k1", "name": "mine", "admin": True, "scopes": []}

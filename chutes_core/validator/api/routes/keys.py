@@ -34,9 +34,10 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         return key_view(new.key) | {"secret_key": new.text}
 
     @router.get("/")
-    def list_keys(caller: owner, asked: AskedPage) -> dict[str, Any]:
+    def list_keys(caller: owner, asked: AskedPage, name: str | None = None) -> dict[str, Any]:
         caller.require_admin()
-        return asked.of(accounts.keys(caller.account), key_view)
+        found = [key for key in accounts.keys(caller.account) if name is None or name in key.name]
+        return asked.of(found, key_view)
 
     @router.get("/{key_id}")
     def read_key(caller: owner, key_id: str) -> dict[str, Any]:
