@@ -7,6 +7,7 @@ import signal
 import socket
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import pytest
 from bittensor_core import Keypair
@@ -16,50 +17,18 @@ from chutes_core.base.errors import Conflict, Exhausted, NotFound, Unavailable
 from chutes_core.miner.app import run
 from chutes_core.miner.doctor.examine import examine
 from chutes_core.miner.operate import fetch, read_status, status_text
-from chutes_core.miner.settings import MinerSettings
 from chutes_core.validator.launches.dialback import BURST, DialBacks
 from chutes_core.wire.control import DialBackRequest
-from chutes_core.wire.discovery import commitment_of
-from tests.protocol.miner.test_miner_app import (
-    WAIT_S,
-    FakeChain,
-    Neuron,
-    connect_to,
-    until,
-    wallet,
-)
+from tests.protocol.miner.test_miner_app import WAIT_S, connect_to, until, wallet, world
+from tests.protocol.miner.test_miner_app import settings as one_gpu
 
-__all__ = ["wallet"]
+__all__ = ["one_gpu", "wallet", "world"]
 
 
 @pytest.fixture
-def settings(tmp_path, wallet):
-    return MinerSettings.load(
-        {},
-        wallet_path=tmp_path / "wallets",
-        wallet_name="w",
-        hotkey="h",
-        data_dir=tmp_path / "data",
-        host="127.0.0.1",
-        port=0,
-        relay_port=0,
-        runtime="process",
-        declare_gpu="h100_sxm:2",
-        poll_seconds=0.05,
-        drain_seconds=1,  # the tiny runner would go on for ever
-    )
-
-
-@pytest.fixture
-async def world(serve_validator, make_validator, wallet):
-    validator = await serve_validator(make_validator())
-    chain = FakeChain()
-    chain.neurons = {
-        validator.hotkey: Neuron(validator.hotkey, validator_permit=True),
-        wallet.hotkey.ss58_address: Neuron(wallet.hotkey.ss58_address, incentive=77),
-    }
-    chain.texts = {validator.hotkey: commitment_of(validator.url)}
-    return chain, validator
+def settings(one_gpu):
+    # the tiny runner would go on for ever
+    return one_gpu.model_copy(update={"declare_gpu": "h100_sxm:2", "drain_seconds": 1.0})
 
 
 async def stop(running):
@@ -67,9 +36,13 @@ async def stop(running):
     assert await asyncio.wait_for(running, WAIT_S) == 0
 
 
-async def test_the_status_says_what_runs_what_it_earns_and_why_the_rest_is_idle(world, settings):
+async def test_the_status_says_what_runs_what_it_earns_and_why_the_rest_is_idle(
+    world, settings, wallet
+):
     """One GPU serves and the other has its reason; metrics tell the same."""
     chain, validator = world
+    own = wallet.hotkey.ss58_address
+    chain.neurons[own] = replace(chain.neurons[own], incentive=77)
     chute = validator.want(rao_per_hour=500)
     running = asyncio.create_task(run(settings, connect=connect_to(chain)))
     await validator.until(lambda: validator.events_of("listening"), WAIT_S)
