@@ -45,12 +45,13 @@ def test_secrets_are_not_in_a_repr(accounts, alice):
 
 def test_key_proves_its_owner_and_carries_its_scopes(accounts, alice):
     """The caller behind a key may do what the key's scopes say, and no more."""
-    scopes = (Scope("chutes", "c1", "invoke"),)
+    one, other = (f"{digit * 8}-0000-4000-8000-000000000000" for digit in "12")
+    scopes = (Scope("chutes", one, "invoke"),)
     new = accounts.create_key(alice, name="n", admin=False, scopes=scopes)
     caller = accounts.with_key(new.text)
     assert caller.account == alice
-    assert caller.may("chutes", "invoke", "c1")
-    assert not caller.may("chutes", "invoke", "c2")
+    assert caller.may("chutes", "invoke", one)
+    assert not caller.may("chutes", "invoke", other)
     assert not caller.may("chutes", "invoke")
     with pytest.raises(ChutesError, match="scope"):
         caller.require_admin()
