@@ -8,7 +8,8 @@ import json
 import sys
 from pathlib import Path
 
-from gateway_stand_in import World, serving
+import uvloop
+from gateway_stand_in import World, planed
 
 from chutes_core.validator.domain.snapshot import InstanceView
 from chutes_core.validator.gateway.gateway import Gateway
@@ -36,10 +37,10 @@ async def main(directory: Path) -> None:
     world.instances[chute.chute_id] = (view,)
     gateway = Gateway(control=control, journal=Journal(directory, "w1"))
     gateway.swap(world.snapshot())
-    async with serving(gateway.front) as own:
+    async with planed(gateway) as own:
         print(json.dumps([own, key]), flush=True)
         await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    asyncio.run(main(Path(sys.argv[1])))
+    uvloop.run(main(Path(sys.argv[1])))
