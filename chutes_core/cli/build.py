@@ -55,7 +55,7 @@ def build(
     files = context.collect(image, Path.cwd(), include_cwd=include_cwd)
     if debug:
         note(f"{image}\n" + "".join(f"context: {name}\n" for name in sorted(files)))
-    localbuild.check_buildable(image)
+    image.dockerfile()  # what no builder takes is told before anything is sent
     if local:
         _build_here(image, files, chute_ref, as_json=as_json)
         return
@@ -123,7 +123,7 @@ def _upload(
         "name": image.name,
         "tag": image.tag,
         "readme": image.readme,
-        "dockerfile": str(image),
+        "dockerfile": image.dockerfile(),
         "public": str(public),
         "logo_id": logo_id or "__none__",
         "wait": str(wait),

@@ -14,9 +14,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from chutes_core.base.errors import Conflict, Invalid, NotFound
+from chutes_core.base.errors import Conflict, NotFound
 from chutes_core.cli.options import note
-from chutes_core.sdk.commands import has_here_document
 from chutes_core.sdk.image import Image
 
 ROOMS = ("base", "cli", "sdk", "wire")
@@ -65,28 +64,13 @@ def build_locally(image: Image, files: dict[str, Path], *, quiet: bool) -> Local
     made = LocalImage(image.full_name.lower(), f"{image.full_name.lower()}-dev")
     with tempfile.TemporaryDirectory(prefix="chutes-build-") as place:
         own, dev = Path(place, "own"), Path(place, "dev")
-        _write(own, f"{image}\n", files)
+        _write(own, f"{image.dockerfile()}\n", files)
         note(f"building {made.name}")
         _docker_build(own, made.name, quiet=quiet)
         _write_dev(dev, made.name)
         note(f"building {made.dev_name}, which can serve the chute")
         _docker_build(dev, made.dev_name, quiet=quiet)
     return made
-
-
-def check_buildable(image: Image) -> None:
-    """Check what the builders here and at a validator do not know.
-
-    Raises:
-        Invalid: ``here_document``.
-    """
-    for line in image.instructions:
-        if line.keyword == "RUN" and has_here_document(line.text):
-            raise Invalid(
-                "here_document",
-                "the builder knows no here-documents (<<EOF)",
-                hint="join the lines with && and backslashes, or add a script and run it",
-            )
 
 
 def dev_dockerfile(name: str) -> str:

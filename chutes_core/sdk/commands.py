@@ -1,10 +1,10 @@
 r"""What a RUN line of a Dockerfile may be: one command, on one line or on several.
 
 Lines go on where the one before ends in a backslash; comments and empty lines may stand between
-them; a here-document runs to its end word. Invariant: the text stays as it was written (the public
-SDK's text), and no line of it is an instruction of its own.
+them. Invariant: no line of a checked command is an instruction of its own, and apart from line
+breaks before and after it the text stays as it was written.
 
->>> checked("pip install \\\n  numpy")
+>>> checked("\npip install \\\n  numpy\n")
 'pip install \\\n  numpy'
 """
 
@@ -15,29 +15,36 @@ from chutes_core.base.errors import Invalid
 _HERE_DOCUMENT = re.compile(r"(?<!<)<<-?\s*[\"']?([A-Za-z_][A-Za-z0-9_]*)[\"']?")
 
 
-def checked(command: str) -> str:
-    """Return the command's text, without line breaks before it.
+def not_empty(command: str) -> str:
+    """Return a command as it is.
 
     Raises:
-        Invalid: ``empty_command`` or ``multiline_command``.
+        Invalid: ``empty_command``.
     """
-    text = command.lstrip("\r\n")
-    lines = text.rstrip().splitlines()
-    if not lines or not lines[0].strip():
+    if not command.strip():
         raise Invalid(
             "empty_command", "run_command got an empty command", hint="give a shell command"
         )
-    end = _end_of_command(lines)
-    for word in _HERE_DOCUMENT.findall("\n".join(lines[:end])):
-        end = _end_of_document(lines, end, word)
-    if end != len(lines):
-        raise _broken()
-    return text
+    return command
 
 
-def has_here_document(command: str) -> bool:
-    """Return whether a command of several lines has one; not every builder knows them."""
-    return "\n" in command.strip() and _HERE_DOCUMENT.search(command) is not None
+def checked(command: str) -> str:
+    """Return a command's text as a builder takes it, without line breaks around it.
+
+    Raises:
+        Invalid: ``empty_command``, ``multiline_command`` or ``here_document``.
+    """
+    text = not_empty(command).lstrip("\r\n").rstrip("\r\n")
+    lines = text.rstrip().splitlines()
+    if _end_of_command(lines) == len(lines):
+        return text
+    if _HERE_DOCUMENT.search(text):
+        raise Invalid(
+            "here_document",
+            "the builder knows no here-documents (<<EOF)",
+            hint="join the lines with && and backslashes, or add a script and run it",
+        )
+    raise _broken()
 
 
 def _end_of_command(lines: list[str]) -> int:
@@ -49,15 +56,6 @@ def _end_of_command(lines: list[str]) -> int:
     for index, line in enumerate(lines):
         between = index > 0 and (not line.strip() or line.lstrip().startswith("#"))
         if not between and not line.rstrip().endswith("\\"):
-            return index + 1
-    raise _broken()
-
-
-def _end_of_document(lines: list[str], start: int, word: str) -> int:
-    if start == len(lines):  # one line alone: the shell sees to it
-        return start
-    for index in range(start, len(lines)):
-        if lines[index].strip("\t ") == word:
             return index + 1
     raise _broken()
 

@@ -1,10 +1,10 @@
 """Image: the builder of a Dockerfile.
 
-On the developer's path it is the first noun: `chutes build` sends ``str(image)`` and the sources
-that ``add`` named. Invariant: every method appends instructions (``from_base`` replaces the
-first), checks its arguments at once, and returns the image itself so that calls chain. No value
-can break out of its line: newlines are refused. The text is the one that the public SDK makes of
-the same calls (tests/unit/sdk/test_public_parity.py).
+On the developer's path it is the first noun: `chutes build` sends ``image.dockerfile()`` and the
+sources that ``add`` named. Invariant: every method appends instructions (``from_base`` replaces the
+first), checks its arguments at once, and returns the image itself so that calls chain. ``str`` is
+the text that the public SDK makes of the same calls (tests/unit/sdk/test_public_parity.py); what
+is built is that text where no value breaks out of its instruction, and an error else.
 
 Names and instructions follow shared/PUBLIC_API (Chute files).
 """
@@ -183,13 +183,16 @@ class Image:
                 hint="letters, digits and _, not beginning with a digit",
             )
         text = str(value)
-        if "\n" in text or "\r" in text or text.endswith("\\"):
+        if _breaks(text) or text.endswith("\\"):
             raise Invalid("line_break", "value may not break its line", hint=_ONE_LINE)
         return self._append("ENV", f"{key}={text}")
 
     def run_command(self, command: str) -> Self:
-        """Run a shell command while the image is built; sdk/commands.py says which it may be."""
-        return self._append("RUN", commands.checked(command))
+        """Run a shell command while the image is built.
+
+        A command of several lines needs a backslash at the end of all but the last.
+        """
+        return self._append("RUN", commands.not_empty(command))
 
     def add(
         self,
@@ -252,6 +255,18 @@ class Image:
         self._instructions = kept
         return self._append("ENTRYPOINT", json.dumps(words))
 
+    def dockerfile(self) -> str:
+        """Return the Dockerfile as builders take it: what ``str`` gives, each command checked.
+
+        Raises:
+            Invalid: ``multiline_command`` or ``here_document``.
+        """
+        lines = (
+            f"RUN {commands.checked(one.text)}" if one.keyword == "RUN" else str(one)
+            for one in self._instructions
+        )
+        return "\n".join(lines)
+
     def __str__(self) -> str:
         return "\n".join(str(instruction) for instruction in self._instructions)
 
@@ -274,11 +289,16 @@ def _checked_name(value: str, what: str) -> str:
     return small
 
 
+def _breaks(text: str) -> bool:
+    """Return whether anybody could read a text as more than one line."""
+    return len(f"{text}.".splitlines()) > 1
+
+
 def _one_line(value: str, what: str) -> str:
     text = str(value).strip()
     if not text and what != "value":
         raise Invalid("empty_argument", f"{what} is empty", hint="give it, or leave the call out")
-    if "\n" in text or "\r" in text:
+    if _breaks(text):
         raise Invalid("line_break", f"{what} may not contain a line break", hint=_ONE_LINE)
     if text.endswith("\\") and what != "value":
         raise Invalid(
