@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import tarfile
 import uuid
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.docker.test_start_failures import place, spec_of
 
 __all__ = ["place"]  # the fixture
 PYTHON = "/opt/graval/bin/python3"
+pytestmark = pytest.mark.skipif(shutil.which("cc") is None, reason="a bundle needs a C compiler")
 
 
 @pytest.fixture(scope="module")
