@@ -147,8 +147,9 @@ chute = build_{name}_chute(
 
 
 @pytest.mark.parametrize("name", ["vllm", "sglang", "embedding", "diffusion"])
-def test_the_templates_chutes_are_accepted(run, validator, name):
+def test_the_templates_chutes_are_accepted(run, validator, monkeypatch, name):
     """The validator takes what a template makes: cords that share a path, schemas, sizes."""
+    monkeypatch.chdir(validator)
     model = 'model_name="Org/M-7B", revision="0" * 40'
     if name == "diffusion":
         model = 'name="painter", model_name_or_url="Org/sdxl"'
