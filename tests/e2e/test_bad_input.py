@@ -7,10 +7,12 @@ the chutes, `nix` has no credit.
 import contextlib
 import dataclasses
 import http.client
+import io
 import json
 import pickle
 import socket
 import time
+import zipfile
 from pathlib import Path
 
 import httpx
@@ -18,6 +20,14 @@ import pytest
 from bittensor_core import Keypair
 
 from chutes_core.base.units import RAO_PER_TAO
+from chutes_core.validator.accounts.service import MAX_SCOPES
+from chutes_core.validator.api.pages import MAX_LIMIT
+from chutes_core.validator.api.routes import chutes as chutes_form
+from chutes_core.validator.api.routes import images as images_form
+from chutes_core.validator.api.routes.users import PER_ADDRESS
+from chutes_core.validator.catalog.bundle import MAX_CONTEXT_BYTES, MAX_FILES
+from chutes_core.validator.catalog.rules import MAX_CONCURRENCY, MAX_INSTANCES, MAX_README_BYTES
+from chutes_core.wire.launch import MAX_CODE_BYTES
 from chutes_core.wire.signing import sign_request, sign_user
 from scripts.localnet import Localnet, miner_hotkey, wait_until
 from scripts.localuser import LocalUser
@@ -27,6 +37,7 @@ BURST = 120
 MAX_BODY_BYTES = 64 * 1024
 STRANGER = Keypair.create_from_uri("//Stranger")
 VALIDATOR = Keypair.create_from_uri("//Validator1//hotkey")
+CALLS = {"object_type": "chutes", "action": "invoke"}
 UNKNOWN_KEY = f"cpk_{'0' * 32}.{'0' * 32}.{'a' * 32}"
 
 
@@ -67,6 +78,8 @@ def scene(tmp_path_factory):
             "CALLS_PER_SECOND": "3",
             "CALLS_BURST": str(BURST),
             "MAX_BODY_BYTES": str(MAX_BODY_BYTES),
+            "ROUND_ONE_IN": "0",  # no challenge takes the instance away while a test looks at it
+            "LIGHT_SECONDS": "86400",
         }
         validator = net.start_validator(1, extra=limits)
         net.register_miner(1)
@@ -192,7 +205,8 @@ def test_a_chute_that_is_not_there_or_not_shared_is_404(scene):
         ("POST", "/v1/chat/completions", (422, "no_model")),
         ("GET", "/images/00000000-0000-4000-8000-000000000000", (404, "no_such_image")),
         ("GET", "/api_keys/nothing", (404, "no_such_key")),
-        ("GET", "/users/me/statement?limit=100000", (422, "bad_request")),
+        ("GET", f"/users/me/statement?limit={MAX_LIMIT + 1}", (422, "bad_request")),
+        ("GET", "/leases?after=x", (422, "bad_cursor")),
         ("GET", "/evidence/x", (422, "bad_request")),
         ("GET", "/.well-known/chutes?nonce=short", (422, "bad_request")),
     ],
@@ -247,10 +261,13 @@ def test_a_pickled_call_is_415(scene, content, kind, code):
     assert said(scene.ask(path, content=content, headers=headers)) == (415, code)
 
 
+def cord(name):
+    return {"function": "f", "path": f"/{name}"}
+
+
 def chute_form(**changes):
-    cord = {"function": "f", "path": "/f"}
     form = {"name": "x", "image": "plain:1", "filename": "f.py", "ref_str": "f:chute", "code": "1"}
-    return {**form, "cords": [cord], **changes}
+    return {**form, "cords": [cord("f")], **changes}
 
 
 @pytest.mark.parametrize(
@@ -264,15 +281,98 @@ def chute_form(**changes):
         ("/chutes/", chute_form(tagline="a\x1b[2Jb"), "bad_request"),
         ("/chutes/", chute_form(cords=[{"function": "f", "path": "/a\r\nb"}]), "bad_cord"),
         ("/chutes/", chute_form(cords=[]), "no_cords"),
+        ("/chutes/", chute_form(cords=[cord(n) for n in range(65)]), "too_many_cords"),
+        ("/chutes/", chute_form(cords=[cord("a" * 200)]), "bad_request"),
+        ("/chutes/", chute_form(concurrency=MAX_CONCURRENCY + 1), "out_of_range"),
+        ("/chutes/", chute_form(max_instances=MAX_INSTANCES + 1), "out_of_range"),
         ("/chutes/", {"name": "x"}, "bad_request"),
         ("/api_keys/", {"name": "a\x1b[31mb", "admin": True}, "bad_request"),
         ("/api_keys/", {"name": "a" * 65, "admin": True}, "bad_request"),
         ("/api_keys/", {"name": "a", "admin": False}, "no_scopes"),
+        ("/api_keys/", {"name": "a", "scopes": [CALLS] * (MAX_SCOPES + 1)}, "bad_request"),
     ],
 )
-def test_control_characters_and_other_bad_names_are_422(scene, path, body, code):
-    """A name that could deceive a terminal, a log or a path is refused where it would be made."""
+def test_control_characters_and_other_bad_values_are_422(scene, path, body, code):
+    """A name that could deceive a terminal, a log or a path, and figures out of their range."""
     assert said(scene.ask(path, json=body)) == (422, code)
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"readme": "x" * (MAX_README_BYTES + 1)}, "readme_too_large"),
+        ({"code": "x" * (MAX_CODE_BYTES + 1)}, "code_too_large"),
+        (
+            {"cords": [{"function": "f", "path": "/f", "input_schema": {"x": "y" * 300_000}}]},
+            "schemas_too_large",
+        ),
+    ],
+)
+def test_a_part_of_a_chute_over_its_bound_is_413(scene, changes, code):
+    """Readme, code and schemas are bounded each, whatever the whole form may hold."""
+    assert said(scene.ask("/chutes/", json=chute_form(**changes))) == (413, code)
+
+
+@pytest.mark.parametrize(
+    ("path", "limit"),
+    [("/chutes/", chutes_form.MAX_BODY_BYTES), ("/images/", images_form.MAX_BODY_BYTES)],
+)
+def test_a_form_over_its_bound_is_413(scene, path, limit):
+    """By its announced length, before any of it is sent; the largest is awaited."""
+    assert raw_said(raw(scene.url, begun_form(scene, path, limit + 1))) == (
+        413,
+        "body_too_large",
+    )
+    with started(scene.url, begun_form(scene, path, limit)) as connection:
+        connection.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            connection.recv(1)
+
+
+def test_a_chutes_form_that_grows_over_its_bound_is_413(scene):
+    """Also where no length was announced."""
+    piece = b"x" * 65_536
+    pieces = (piece for _ in range(chutes_form.MAX_BODY_BYTES // len(piece) + 1))
+    assert said(scene.ask("/chutes/", content=pieces)) == (413, "body_too_large")
+
+
+def image_form(scene, context):
+    """POST an image whose context is these bytes."""
+    fields = {"username": "moe", "name": "big", "tag": "1", "dockerfile": "FROM a/b:1\n"}
+    return scene.ask("/images/", data=fields, files={"build_context": context})
+
+
+def test_too_large_a_context_is_413(scene):
+    """Zipped, by one byte."""
+    answer = image_form(scene, b"x" * (MAX_CONTEXT_BYTES + 1))
+    assert said(answer) == (413, "context_too_large")
+
+
+def test_too_many_files_in_a_context_are_422(scene):
+    """However small they are."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        for number in range(MAX_FILES + 1):
+            archive.writestr(str(number), "")
+    answer = image_form(scene, packed.getvalue())
+    assert said(answer) == (422, "unsafe_zip")
+    assert str(MAX_FILES) in answer.json()["detail"]
+
+
+def test_too_many_uploads_at_once_are_429(scene):
+    """The next is told when to come back; its place is there once another has left."""
+
+    def tried():
+        return image_form(scene, b"no zip")
+
+    with contextlib.ExitStack() as stack:
+        for _ in range(images_form.MAX_UPLOADS):
+            stack.enter_context(started(scene.url, begun_form(scene, "/images/", 1000)))
+        wait_until(lambda: tried().status_code == 429, 60, "all places to be taken")
+        answer = tried()
+        assert said(answer) == (429, "uploads_busy")
+        assert int(answer.headers["Retry-After"]) >= 1
+    wait_until(lambda: tried().status_code != 429, 60, "a place to be free")
 
 
 @pytest.mark.parametrize("username", ["a\nb", "a\x00", "UPPER", "a" * 200, ""])
@@ -282,6 +382,21 @@ def test_a_bad_username_is_422(scene, username):
     headers = signed_user(STRANGER, body)
     answer = scene.ask("/users/register", content=body, headers=headers)
     assert said(answer) in ((422, "bad_username"), (422, "bad_request"), (429, "x"))
+
+
+def test_too_many_registrations_of_an_address_are_429(scene):
+    """Counted before the signature is looked at; other addresses are not slowed down."""
+    transport = httpx.HTTPTransport(local_address="127.0.0.77")
+    with httpx.Client(transport=transport, timeout=30) as client:
+        for _ in range(PER_ADDRESS["burst"]):
+            assert said(client.post(scene.url + "/users/register", json={}))[0] == 401
+        for _ in range(PER_ADDRESS["burst"]):  # one more may pass at each refill
+            answer = client.post(scene.url + "/users/register", json={})
+            if answer.status_code == 429:
+                break
+    assert said(answer) == (429, "too_many_registrations")
+    assert int(answer.headers["Retry-After"]) >= 1
+    assert scene.ask("/users/register", headers={}).status_code == 401
 
 
 # Is there room?
@@ -469,6 +584,24 @@ def raw(url, data):
     return answer
 
 
+@contextlib.contextmanager
+def started(url, data):
+    """Send the beginning of a request, and keep its connection."""
+    host, port = url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(data)
+        yield connection
+
+
+def begun_form(scene, path, length):
+    """Return the head of a POST that announces so many bytes of a form."""
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
+        f"Authorization: Bearer {scene.mo.api_key}\r\n"
+        f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+    ).encode()
+
+
 def raw_said(answer):
     """Return status and code of a raw answer in our form."""
     head, _, body = answer.partition(b"\r\n\r\n")
@@ -526,4 +659,4 @@ def test_a_request_cut_in_its_body_disturbs_nobody(scene):
     connection.putheader("Content-Length", "100")
     connection.endheaders(b'{"te')
     connection.close()
-    assert scene.ask("/c/moe-moody/say").status_code == 200
+    wait_until(lambda: scene.ask("/c/moe-moody/say").status_code == 200, 60, "the slot to be free")

@@ -1,15 +1,24 @@
 """The miner's HTTP against callers with and without a right to ask."""
 
+import asyncio
 import json
 import socket
 import time
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import aiohttp
 import pytest
 
 from chutes_core.base.clock import SystemClock
 from chutes_core.base.errors import Forbidden, NotFound
-from chutes_core.miner.server import HttpServer, build_http
+from chutes_core.miner.server import (
+    LIMITS,
+    MAX_CONNECTIONS,
+    MAX_CONNECTIONS_PER_ADDRESS,
+    HttpServer,
+    build_http,
+)
 from chutes_core.miner.store import MinerStore
 from chutes_core.wire.control import Inventory, LogTail
 from chutes_core.wire.peers import SignedClient
@@ -33,7 +42,7 @@ async def miner(tmp_path, keys, make_node):
             raise NotFound("no_such_launch", "this miner holds no such launch of yours")
         return f"printed for {caller}\n"
 
-    async def start(port=0):
+    async def start(port=0, limits=LIMITS):
         store = MinerStore(tmp_path / "miner.sqlite3")
         http = build_http(
             keypair=keys["miner"],
@@ -44,7 +53,7 @@ async def miner(tmp_path, keys, make_node):
             log_of=log_of,
         )
         door = socket.create_server(("127.0.0.1", port))
-        server = HttpServer(http, door)
+        server = HttpServer(http, door, limits)
         await server.start()
         listening.append((server, store))
         return f"http://127.0.0.1:{door.getsockname()[1]}"
@@ -132,3 +141,57 @@ async def test_a_replay_is_refused_even_after_a_restart(miner, keys):
     await stop()
     status, body = await get(f"{await start()}/inventory", headers)
     assert (status, body["code"]) == (401, "auth_replayed")
+
+
+class Caller:
+    """Connections to the miner from addresses of the test's choice."""
+
+    def __init__(self, url, stack):
+        self._port = int(url.rpartition(":")[2])
+        self._stack = stack
+
+    async def connect(self, address):
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", self._port, local_addr=(address, 0)
+        )
+        self._stack.callback(writer.close)
+        return reader, writer
+
+    async def ping(self, address):
+        """Ask once over a new connection; return status, code and hint."""
+        reader, writer = await self.connect(address)
+        writer.write(b"GET /ping HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        head, _, body = (await asyncio.wait_for(reader.read(), 60)).partition(b"\r\n\r\n")
+        document = json.loads(body)
+        return int(head.split()[1]), document.get("code"), bool(document.get("hint"))
+
+
+async def test_one_address_has_so_many_connections_at_a_miner(miner):
+    """The next one is told so; another address is served."""
+    start, _ = miner
+    async with AsyncExitStack() as stack:
+        caller = Caller(await start(), stack)
+        for _ in range(MAX_CONNECTIONS_PER_ADDRESS):
+            await caller.connect("127.0.0.1")
+        assert await caller.ping("127.0.0.1") == (429, "too_many_connections", True)
+        assert await caller.ping("127.0.0.2") == (200, None, False)
+
+
+async def test_a_miner_has_so_many_connections_in_all(miner):
+    """Whoever comes next is told so, whatever its address."""
+    start, _ = miner
+    async with AsyncExitStack() as stack:
+        caller = Caller(await start(), stack)
+        for number in range(MAX_CONNECTIONS):
+            await caller.connect(f"127.0.0.{2 + number // MAX_CONNECTIONS_PER_ADDRESS}")
+        assert await caller.ping("127.0.0.1") == (503, "server_full", True)
+
+
+async def test_an_idle_connection_to_a_miner_is_closed(miner):
+    """Kept open after an answer for its time, and no longer."""
+    start, _ = miner
+    async with AsyncExitStack() as stack:
+        caller = Caller(await start(limits=replace(LIMITS, keep_alive_s=1)), stack)
+        reader, writer = await caller.connect("127.0.0.1")
+        writer.write(b"GET /ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 60)).endswith(b'{"ok":true}')

@@ -220,3 +220,76 @@ async def test_only_a_proxy_may_name_the_callers_address(proxies, seen):
     async with served(proxies=proxies) as port:
         data = GET + b"X-Forwarded-For: 203.0.113.9\r\nConnection: close\r\n\r\n"
         assert (await send(port, data)).endswith(b"\r\n\r\n" + seen)
+
+
+async def test_an_application_hears_of_a_body_that_its_caller_cuts(monkeypatch):
+    """However the caller leaves: what the request holds is given back at once."""
+    seen = asyncio.Queue()
+
+    async def reading(scope, receive, send):
+        while (message := await receive())["type"] == "http.request":
+            seen.put_nowait(len(message["body"]))
+        seen.put_nowait(message["type"])
+
+    monkeypatch.setitem(globals(), "app", reading)
+    async with served() as port:
+        for half_closed in (False, True):
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(POST + b"Content-Length: 100000\r\n\r\nhalf")
+            assert await asyncio.wait_for(seen.get(), 60) == 4
+            if half_closed:
+                writer.write_eof()
+            else:
+                writer.close()
+            assert await asyncio.wait_for(seen.get(), 60) == "http.disconnect"
+            writer.close()
+
+
+def patch(monkeypatch, name, value):
+    """Lower a constant of both servers."""
+    for module in ("wire.http_server", "validator.gateway.plane.http"):
+        monkeypatch.setattr(f"chutes_core.{module}.{name}", value)
+
+
+async def test_a_refused_connection_that_asks_nothing_is_closed(monkeypatch):
+    """What is turned away holds its place for a moment only."""
+    patch(monkeypatch, "REFUSED_TIMEOUT_S", 0.1)
+    async with served(HttpLimits(max_connections=1, head_timeout_s=600)) as port:
+        _, first = await asyncio.open_connection("127.0.0.1", port)
+        assert await send(port, b"") == b""
+        first.close()
+
+
+async def test_a_refused_answer_is_readable_for_a_moment_and_then_closed(monkeypatch):
+    """A caller that keeps sending after its refusal is cut off."""
+    patch(monkeypatch, "LINGER_S", 0.1)
+    async with served(HttpLimits(head_timeout_s=600, keep_alive_s=600)) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"nonsense\r\n\r\n")
+        assert refused(await asyncio.wait_for(reader.read(), 60)) == (400, "malformed_http")
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(_write_on(writer), 60)
+        writer.close()
+
+
+async def _write_on(writer):
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.01)
+
+
+async def test_beyond_the_connections_that_are_told_so_all_are_cut(monkeypatch):
+    """However many come, only so many are answered; the others get no word."""
+    patch(monkeypatch, "SPARE_CONNECTIONS", 2)
+    patch(monkeypatch, "REFUSED_TIMEOUT_S", 600)
+    async with served(HttpLimits(max_connections=1, max_per_address=None)) as port:
+        held = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _ in range(3):
+            with contextlib.suppress(ConnectionError):
+                assert await send(port, GET + b"\r\n") == b""
+        reader, writer = held[-1]
+        writer.write(GET + b"\r\n")
+        assert refused(await asyncio.wait_for(reader.read(), 60)) == (503, "server_full")
+        for _, each in held:
+            each.close()

@@ -8,7 +8,7 @@ import uuid
 import pytest
 
 from chutes_core.base.clock import ManualClock
-from chutes_core.base.errors import ProtocolError
+from chutes_core.base.errors import ProtocolError, TooLarge
 from chutes_core.runner import exchange as exchange_module
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor, Service
@@ -306,3 +306,21 @@ async def test_odd_header_names_reach_the_application(executor):
         call = Frame(FrameKind.CALL, json.dumps(head).encode())
         assert await asyncio.wait_for(executor.run(link, call), 10)
         assert link.kinds == ["RESPONSE", "BODY", "END"]
+
+
+async def test_a_request_over_the_bound_ends_its_call(executor, monkeypatch):
+    """The largest passes; one byte more is refused while it comes, and the place is free again."""
+    monkeypatch.setattr("chutes_core.runner.executor.MAX_REQUEST_BYTES", 10)
+
+    async def app(_scope, receive, send):
+        while (await receive()).get("more_body"):
+            continue
+        for message in answer():
+            await send(message)
+
+    fits = [Frame(FrameKind.BODY, b"12345"), Frame(FrameKind.BODY, b"67890"), END]
+    assert await run(executor, app, MemoryLink(*fits))
+    with pytest.raises(TooLarge) as caught:
+        await run(executor, app, MemoryLink(fits[0], fits[1], Frame(FrameKind.BODY, b"x"), END))
+    assert caught.value.code == "body_too_large"
+    assert await run(executor, app, MemoryLink(*fits))

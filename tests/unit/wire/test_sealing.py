@@ -5,7 +5,13 @@ import uuid
 import pytest
 
 from chutes_core.base.errors import ProtocolError
-from chutes_core.wire.frames import FrameCodec, FrameKind, pack_leg, unpack_leg
+from chutes_core.wire.frames import (
+    MAX_PAYLOAD_BYTES,
+    FrameCodec,
+    FrameKind,
+    pack_leg,
+    unpack_leg,
+)
 from chutes_core.wire.sealing import (
     PREAMBLE_BYTES,
     PROVEN,
@@ -129,3 +135,17 @@ def test_legs_carry_their_gpu_and_number():
     assert unpack_leg(pack_leg(3, 2, b"xyz")) == (3, 2, b"xyz")
     with pytest.raises(ProtocolError):
         unpack_leg(b"\x00")
+
+
+def test_a_frame_over_the_bound_is_neither_sent_nor_awaited():
+    """The largest frame passes; one byte more is refused by its sender, and by its length alone."""
+    ours, theirs = codecs()
+    largest = b"x" * MAX_PAYLOAD_BYTES
+    (frame,) = theirs.feed(ours.seal(FrameKind.BODY, largest))
+    assert frame.payload == largest
+    with pytest.raises(ProtocolError) as caught:
+        ours.seal(FrameKind.BODY, largest + b"x")
+    assert caught.value.code == "frame_too_large"
+    with pytest.raises(ProtocolError) as caught:
+        theirs.feed((MAX_PAYLOAD_BYTES + 18).to_bytes(4, "big"))
+    assert caught.value.code == "bad_frame"

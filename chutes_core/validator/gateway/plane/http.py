@@ -151,10 +151,14 @@ class Connection(asyncio.Protocol):
                 self._step()
 
     def eof_received(self) -> bool:
-        """Take a half-close as the caller's leaving while a call runs (see docs/gateway.md)."""
+        """Take a half-close as the caller's leaving while a call runs (see docs/gateway.md).
+
+        So it is also where the rest of a body can never come.
+        """
         self._eof = True
-        handler = self._handler
-        return handler is not None and handler.answers_after_eof
+        handler, request = self._handler, self._current
+        whole = request is not None and request.complete
+        return whole and handler is not None and handler.answers_after_eof
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell whoever answers on it."""
