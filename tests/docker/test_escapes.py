@@ -77,9 +77,9 @@ def neighbour():
         process.communicate()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def prisoner(docker_net, neighbour):
-    """The chute, hot on the engine, and a caller for its cords."""
+    """The chute, hot on the engine, and a caller for its cords; its GPU is free afterwards."""
     user = rich_user(docker_net, str(docker_net.validator.ready["url"]))
     own = docker_net.folder / "prisoner"
     own.mkdir()
@@ -97,7 +97,8 @@ def prisoner(docker_net, neighbour):
 
     call.user = user
     call.folder = own
-    return call
+    yield call
+    user.chutes("chutes", "delete", "prisoner", "--yes")
 
 
 @pytest.fixture

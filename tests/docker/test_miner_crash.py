@@ -22,46 +22,97 @@ def has_printed(container, word):
         client.close()
 
 
-def test_a_killed_miner_finds_its_containers_again(docker_net):
+class Caller:
+    """A user with the chute hot, calling it."""
+
+    def __init__(self, net):
+        self.net = net
+        self.user = rich_user(net, str(net.validator.ready["url"]), "second")
+        own = net.folder / "own"
+        own.mkdir()
+        text = (FOLDER / "prisoner.py").read_text()
+        (own / "prisoner.py").write_text(text.replace('username="demo"', 'username="second"'))
+        self.user.deploy("prisoner", folder=own)
+        self.user.chutes("warmup", "prisoner")
+        self._url = f"{self.user.url}/c/second-prisoner"
+
+    def serves(self):
+        """Tell whether a call is answered now."""
+        return self._post("write", {"paths": ["/tmp"]}).status_code == 200
+
+    def kill_under_a_call(self, word):
+        """Kill the miner that a call runs at; return its number, the container, the call's end."""
+        answers = []
+
+        def linger():
+            answers.append(self._post("linger", {"seconds": 5, "word": word}))
+
+        def busy():
+            return [(n, c) for n in (1, 2) for c in containers_of(n) if has_printed(c, word)]
+
+        caller = threading.Thread(target=linger)
+        caller.start()
+        wait_until(busy, 60, "the call to run in an instance")
+        ((number, container),) = busy()
+        self.net.miners[number].kill()
+
+        def end():
+            caller.join()
+            (answer,) = answers
+            return answer
+
+        return number, container["Id"], end
+
+    def _post(self, cord, body):
+        url = f"{self._url}/{cord}"
+        return httpx.post(url, json=body, headers=self.user.headers, timeout=90)
+
+
+@pytest.fixture(scope="module")
+def caller(docker_net):
+    caller = Caller(docker_net)
+    yield caller
+    caller.user.chutes("chutes", "delete", "prisoner", "--yes")
+
+
+def is_kept(number, container_id):
+    return container_id in {one["Id"] for one in containers_of(number)}
+
+
+def test_a_killed_miner_finds_its_containers_again(docker_net, caller):
     """The running call ends as an answer or an error with a code; nothing is orphaned."""
-    user = rich_user(docker_net, str(docker_net.validator.ready["url"]), "second")
-    own = docker_net.folder / "own"
-    own.mkdir()
-    text = (FOLDER / "prisoner.py").read_text()
-    (own / "prisoner.py").write_text(text.replace('username="demo"', 'username="second"'))
-    user.deploy("prisoner", folder=own)
-    user.chutes("warmup", "prisoner")
-    url, answers = f"{user.url}/c/second-prisoner", []
-
-    def linger():
-        body = {"seconds": 5, "word": "lingering"}
-        answers.append(httpx.post(f"{url}/linger", json=body, headers=user.headers, timeout=90))
-
-    def busy():
-        return [(n, c) for n in (1, 2) for c in containers_of(n) if has_printed(c, "lingering")]
-
-    caller = threading.Thread(target=linger)
-    caller.start()
-    wait_until(busy, 30, "the call to run in an instance")
-    ((number, container),) = busy()
-    docker_net.miners[number].kill()
+    number, container_id, end = caller.kill_under_a_call("first")
     until_then = docker_net.miners[number].log.stat().st_size
     docker_net.miners[number] = docker_net.start_miner(number, extra=SMALL)
-    caller.join()
-    (answer,) = answers
+    answer = end()
     assert answer.status_code == 200 or answer.json()["code"]
-
-    def serves():
-        body = {"paths": ["/tmp"]}
-        again = httpx.post(f"{url}/write", json=body, headers=user.headers, timeout=60)
-        return again.status_code == 200
-
-    wait_until(serves, 60, "the chute to answer again")
+    wait_until(caller.serves, 90, "the chute to answer again")
 
     def accounted_for():
         # Adopted; or, where the validator gave the launch up before the miner was back, removed.
         log = docker_net.miners[number].log.read_bytes()[until_then:].decode()
-        kept = container["Id"] in {c["Id"] for c in containers_of(number)}
+        kept = is_kept(number, container_id)
         return ("running instance was adopted" if kept else "instance was ended") in log
 
-    wait_until(accounted_for, 40, "the container to be adopted or removed")
+    wait_until(accounted_for, 60, "the container to be adopted or removed")
+
+
+def test_a_dead_miners_instance_leaves_the_routing_table(docker_net, caller):
+    """The other miner takes over while it is dead; back again, it removes its container."""
+    user = caller.user
+
+    def routed():
+        found = user.get("/chutes/prisoner")["instances"]
+        return {one["instance_id"] for one in found if one["active"]}
+
+    wait_until(routed, 60, "an active instance")
+    before = routed()
+    number, container_id, end = caller.kill_under_a_call("second")
+    answer = end()
+    assert answer.status_code == 200 or answer.json()["code"]
+    wait_until(lambda: not routed() & before, 90, "the dead instance to leave the routing table")
+    wait_until(caller.serves, 90, "the other miner to answer")
+    assert is_kept(number, container_id)
+    assert [c for c in containers_of(3 - number) if c["State"] == "running"]
+    docker_net.miners[number] = docker_net.start_miner(number, extra=SMALL)
+    wait_until(lambda: not is_kept(number, container_id), 90, "the dead container to be removed")

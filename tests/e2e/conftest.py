@@ -1,16 +1,38 @@
 """A network of real processes for the end-to-end tests: two validators, two miners, one user.
 
 It is started once for the session; tests that kill or disturb neurons start networks of their own.
+Most run instances as processes; which run containers where a Docker engine answers, and why not
+all of them, says docs/adr/0030. CHUTES_E2E_RUNTIME=process|docker decides otherwise.
 """
 
+import functools
 import os
 
 import pytest
 
 from scripts.localnet import ROOT, Localnet
+from scripts.runtimes import choose, ensure_base_image
 from tests.e2e.two_and_two import Network
 
 METADATA = ROOT / ".cache" / "metadata.json"
+
+
+@functools.cache
+def choice():
+    """Return the runtime of the networks here, and why it is that one."""
+    return choose(os.environ.get("CHUTES_E2E_RUNTIME"))
+
+
+def runtime():
+    """Return the runtime of a network that is about to start, made ready for its images."""
+    if choice().runtime == "docker":
+        ensure_base_image()
+    return choice().runtime
+
+
+def pytest_report_header():
+    """Say where instances run."""
+    return f"end-to-end tests that need not run processes: {choice().runtime} ({choice().reason})"
 
 
 def pytest_collection_modifyitems(items):
@@ -41,4 +63,11 @@ def network(tmp_path_factory):
 def lone_net(tmp_path):
     """A chain for a test that brings its own neurons."""
     with Localnet(tmp_path / "net", block_seconds=0.5, tempo=40) as net:
+        yield net
+
+
+@pytest.fixture
+def hosting_net(tmp_path):
+    """The same, with instances as containers where a Docker engine answers."""
+    with Localnet(tmp_path / "net", block_seconds=0.5, tempo=40, runtime=runtime()) as net:
         yield net

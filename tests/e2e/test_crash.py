@@ -10,6 +10,7 @@ from scripts.localnet import miner_hotkey, wait_until
 from tests.e2e.people import rich_user
 from tests.e2e.signed import launches_of
 
+pytestmark = pytest.mark.timeout(400)  # it builds an image where instances are containers
 CALLERS = 4
 BEFORE_KILL = 40
 AFTER_RESTART = 20
@@ -48,15 +49,15 @@ class Callers:
 
 
 @pytest.fixture
-def running(lone_net):
+def running(hosting_net):
     """One validator and one miner with the echo chute active."""
-    validator = lone_net.start_validator(1)
-    lone_net.register_miner(1)
-    lone_net.start_miner(1)
-    user = rich_user(lone_net, str(validator.ready["url"]))
+    validator = hosting_net.start_validator(1)
+    hosting_net.register_miner(1)
+    hosting_net.start_miner(1)
+    user = rich_user(hosting_net, str(validator.ready["url"]))
     user.deploy("echo")
     user.chutes("warmup", "echo")
-    return lone_net, validator, user
+    return hosting_net, validator, user
 
 
 def active_launch(user, validator):
