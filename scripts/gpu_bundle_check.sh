@@ -30,8 +30,9 @@ step() { # NAME SECONDS COMMAND...
 
 # What a container with the NVIDIA runtime has: /dev, /proc, the driver's libraries, our mount.
 make_image() {
-  mkdir -p "$image"/{dev,proc,tmp,opt/graval,usr/lib/x86_64-linux-gnu,etc}
+  mkdir -p "$image"/{dev,proc,sys,tmp,opt/graval,usr/lib/x86_64-linux-gnu,etc}
   mount --rbind /dev "$image/dev" && mount -t proc proc "$image/proc"
+  mount --rbind /sys "$image/sys"
   mount --bind "$work/bundle" "$bundle" && mount -o remount,ro,bind "$bundle"
   local folder
   for folder in ${LD_LIBRARY_PATH//:/ } /usr/local/nvidia/lib64 /usr/lib/x86_64-linux-gnu \
@@ -77,6 +78,6 @@ step verifier 30 taskset -c 0,1 python3 tests/bench/graval_verifier.py --threads
   --out "$out/verifier.json"
 step cheaters 60 python3 tests/bench/graval_cheaters.py --missing 0,5,7 --kinds recomputing \
   --challenges 3 --out "$out/cheaters.json"
-umount -l "$bundle" "$image/proc" "$image/dev" 2>/dev/null
+umount -l "$bundle" "$image/proc" "$image/sys" "$image/dev" 2>/dev/null
 rm -rf "$work/bundle"
 cat "$out/steps.json"

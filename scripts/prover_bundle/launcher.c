@@ -6,12 +6,13 @@
  *
  *     lib/ld-linux-x86-64.so.2 --library-path ... --argv0 bin/python3 libexec/python3 ARGUMENTS
  *
- * The driver's libraries (libcuda, NVML) are the host's: they are looked for where the NVIDIA
- * container toolkit puts them, after the bundle's own. Build: cc -O2 -static -nostdlib
+ * The driver's libraries (libcuda, NVML) are the host's: they are looked for after the bundle's own,
+ * in the folders of LD_LIBRARY_PATH that hold libcuda, in /usr/local/nvidia, and where the loader
+ * looks anyhow. Other folders would bring an image's CUDA before the bundle's. Build: cc -O2 -static -nostdlib
  * -ffreestanding -fno-stack-protector -fno-builtin. x86-64 Linux only.
  */
 
-enum { WRITE = 1, EXIT = 60, EXECVE = 59, READLINK = 89, AT_EXECFN = 31, MOST = 1 << 18 };
+enum { WRITE = 1, ACCESS = 21, EXIT = 60, EXECVE = 59, READLINK = 89, AT_EXECFN = 31, MOST = 1 << 18 };
 
 typedef unsigned long word;
 
@@ -88,6 +89,25 @@ static const char *get(char **envp, const char *name)
     return 0;
 }
 
+/* The folders of a list a:b:c that hold libcuda.so.1; at most `most` of them. */
+static word driver_folders(const char *list, char **found, word most)
+{
+    word count = 0, from;
+    while (list && *list && count < most) {
+        from = used;
+        for (; *list && *list != ':'; list++) {
+            if (used >= MOST - 32) fail("graval bundle: the environment is too large\n");
+            text[used++] = *list;
+        }
+        if (*list == ':') list++;
+        add("/libcuda.so.1");
+        if (call(ACCESS, (word)end(from), 0, 0) != 0) continue;
+        text[used - length("/libcuda.so.1") - 1] = 0;
+        found[count++] = text + from;
+    }
+    return count;
+}
+
 /* The bundle's folder: two levels above this program. */
 static char *find_root(const char *execfn)
 {
@@ -103,8 +123,8 @@ static char *find_root(const char *execfn)
 
 __attribute__((used)) static void run(word *stack)
 {
-    word argc = stack[0], i, count = 0, building;
-    char **argv = (char **)(stack + 1), **envp = argv + argc + 1, **at = envp, *root, *name;
+    word argc = stack[0], i, count = 0, building, folders, from;
+    char **argv = (char **)(stack + 1), **envp = argv + argc + 1, **at = envp, *root, *name, *driver[16];
     const char *execfn = 0, *inherited;
     word *aux;
     while (*at) at++;
@@ -133,11 +153,12 @@ __attribute__((used)) static void run(word *stack)
 
     argv_out[0] = joined(root, "/lib/ld-linux-x86-64.so.2", "");
     argv_out[1] = "--library-path";
-    i = used;
+    folders = driver_folders(inherited, driver, 16);
+    from = used;
     add(root), add("/lib");
-    if (inherited && *inherited) add(":"), add(inherited);
-    add(":/usr/local/nvidia/lib64:/usr/local/nvidia/lib:/usr/lib/x86_64-linux-gnu:/usr/lib64");
-    argv_out[2] = end(i);
+    for (i = 0; i < folders; i++) add(":"), add(driver[i]);
+    add(":/usr/local/nvidia/lib64:/usr/local/nvidia/lib");
+    argv_out[2] = end(from);
     argv_out[3] = "--argv0";
     name = joined(root, "/bin/python3", "");
     argv_out[4] = name;

@@ -101,6 +101,23 @@ def test_nothing_of_the_surrounding_environment_counts(python, tmp_path):
 
 
 @buildable
+def test_of_the_hosts_library_folders_only_the_drivers_are_used(python, tmp_path):
+    """A folder of LD_LIBRARY_PATH counts where libcuda lies in it; an image's CUDA never does."""
+    driver, other = tmp_path / "driver", tmp_path / "cuda"
+    for folder in (driver, other):
+        folder.mkdir()
+    (driver / "libcuda.so.1").touch()
+    script = "print(open('/proc/self/cmdline').read().split(chr(0))[2])"
+    done = subprocess.run(
+        [python, "-c", script], env={"LD_LIBRARY_PATH": f"{other}::{driver}:/nowhere"},
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    own = str(Path(python).parents[1] / "lib")
+    nvidia = ["/usr/local/nvidia/lib64", "/usr/local/nvidia/lib"]
+    assert done.stdout.strip().split(":") == [own, str(driver), *nvidia]
+
+
+@buildable
 def test_every_library_is_in_it_and_nothing_can_be_written(empty_root):
     """What any of its files needs lies in the bundle; its manifest counts what is there."""
     bundle = empty_root / "opt" / "graval"
