@@ -31,9 +31,10 @@ from chutes_core.validator.domain.deposits import RefundState
 
 PAYERS = ("//Alice", "//Bob", "//Charlie", "//Dave")
 ACCOUNTS = 3
-LIFE_S = (0.2, 3.0)  # a life needs about half a second until its first pass
+LIFE_S = (0.0, 2.5)  # from the moment at which everything is open
+STILLBORN = 0.15  # share of lives that are killed while they open
 PAUSE_S = 0.05  # of the load, at most
-LIMIT_S = 180.0
+LIMIT_S = 400.0
 HERE = Path(__file__).resolve().parent
 
 
@@ -43,6 +44,7 @@ class Crashed:
 
     seed: int
     kills: int = 0
+    sent: int = 0
     transfers: int = 0
     refunds: int = 0
     sweeps: int = 0
@@ -65,7 +67,6 @@ class Load:
         self._seen = seen
         self._controls = net.controls()
         self._chain = ChainClient.connect(net.url, 0)
-        self.came = Counter()  # (user id, "paid" or "deposited") -> rao
 
     def tick(self):
         """Let one thing happen."""
@@ -104,8 +105,7 @@ class Load:
         # Where the connection breaks here, the same bytes are handed over until the node has them.
         transmit(connection, signed, key, "pay")
         self._make_sure(signed)
-        self._seen.transfers += 1
-        self.came[account.user_id, kind] += rao
+        self._seen.sent += 1
 
     def _make_sure(self, signed):
         data = "0x" + bytes(signed.extrinsic.data).hex()
@@ -137,11 +137,16 @@ class Lives:
         self._living = int(self._line())
         return self._living
 
+    def wait_open(self):
+        """Wait until the life has opened everything."""
+        assert self._line() == "open"
+
     def kill(self, pid):
         """End it at once."""
         self._living = None
         os.kill(pid, signal.SIGKILL)
-        assert self._line() == "ended"
+        while self._line() != "ended":
+            pass  # "open", where nobody waited for it
 
     def close(self):
         """End the worker, and its child where one was left alive."""
@@ -172,6 +177,8 @@ def run(net, folder, *, seed, kills, numbers, watcher=None):
     try:
         for _ in range(kills):
             pid = lives.start()
+            if chance.random() >= STILLBORN:
+                lives.wait_open()
             until = time.monotonic() + chance.uniform(*LIFE_S)
             while time.monotonic() < until:
                 load.tick()
@@ -182,7 +189,7 @@ def run(net, folder, *, seed, kills, numbers, watcher=None):
         load.end()
         lives.close()
     try:
-        _finish(net, house, load.came, seen)
+        _finish(net, house, seen)
     finally:
         house.close()
         house.watcher.close()
@@ -202,13 +209,28 @@ def _count(folder, seen):
     seen.in_flight_at_a_kill += in_flight
 
 
-def _finish(net, house, came, seen):
-    """Let the last life end what is under way, and compare."""
-    house.open()
-    expected = {
-        account.user_id: tuple(came[account.user_id, kind] for kind in ("paid", "deposited"))
+def _came(net, house, seen):
+    """Return what the chain says came to each account, user -> (paid, deposited), from genesis on.
+
+    An era goes by first: what strangers sent is in a block then, or never will be.
+    """
+    net.controls().new_block(70)
+    came = Counter()
+    for block in house.watcher.blocks_after(-1):
+        for transfer in block.transfers:
+            came[transfer.destination_ss58] += transfer.rao
+            seen.transfers += transfer.destination_ss58 in house.addresses
+    return {
+        account.user_id: (came[account.payment_address], came[account.deposit_address])
         for account in house.accounts
     }
+
+
+def _finish(net, house, seen):
+    """Let the last life end what is under way, and compare."""
+    house.open()
+    expected = _came(net, house, seen)
+    assert seen.transfers <= seen.sent
 
     def arrived():
         deposits = house.store.deposits.of_user

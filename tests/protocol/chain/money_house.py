@@ -169,6 +169,12 @@ class House:
         """Every account, as it is stored now."""
         return tuple(self.store.accounts.all())
 
+    @property
+    def addresses(self):
+        """Every address of ours."""
+        pairs = ((a.payment_address, a.deposit_address) for a in self.accounts)
+        return frozenset(address for pair in pairs for address in pair)
+
     def ask_back(self):
         """Ask everything back that is unlocked."""
         self._refund_id = self.refunds.request(self.account).refund_id
@@ -185,7 +191,7 @@ class House:
         if self.sweeps:
             self._pass("sweep", self._sweep)
 
-    def run_until(self, done, what, *, before_round=None, timeout_s=120):
+    def run_until(self, done, what, *, before_round=None, timeout_s=300):
         """Do rounds until ``done``; a time limit that no healthy run comes near."""
         deadline = time.monotonic() + timeout_s
         while not done():

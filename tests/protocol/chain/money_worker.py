@@ -63,6 +63,7 @@ def live(plan, watcher):
     )
     house.move_in()
     weigh = weigher(house, plan["netuid"])
+    print("open", flush=True)
     while True:
         house.round()
         for step in (lambda: ask_back(house), weigh):
@@ -82,12 +83,17 @@ def main():
     interface.close()
     print("ready", flush=True)
     for _ in sys.stdin:
+        told, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
+            os.close(tell)
+            os.read(told, 1)  # its process id is printed before anything of its own
             interface.connect_websocket()
             live(plan, watcher)
             os._exit(3)
+        os.close(told)
         print(pid, flush=True)
+        os.close(tell)
         os.waitpid(pid, 0)
         print("ended", flush=True)
 
