@@ -5,10 +5,8 @@ check passed; `pending -> building -> built | error` moves by compare-and-set, s
 build the same image.
 """
 
-import re
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from loguru import logger
 
@@ -18,35 +16,19 @@ from chutes_core.base.errors import (
     ChutesError,
     Conflict,
     Forbidden,
-    Invalid,
     NotFound,
     Unavailable,
 )
 from chutes_core.validator.catalog.builder import Artefact, Builder, BuildFailed, BuildStopped
 from chutes_core.validator.catalog.bundle import MAX_BUNDLE_BYTES, packed
-from chutes_core.validator.catalog.dockerfile import check_dockerfile
+from chutes_core.validator.catalog.image_rules import ImageDraft, check_image
 from chutes_core.validator.domain.accounts import DEVELOPER, Account
 from chutes_core.validator.domain.images import Image, ImageState
 from chutes_core.validator.store.database import Store
 from chutes_core.validator.store.images import Failure, LogLine, LogType, Made
 
-MAX_NAME_LENGTH = 128
-MAX_README_BYTES = 64 * 1024
 MAX_TRIES = 5
 RETRY_S = 15
-
-
-@dataclass(frozen=True)
-class ImageDraft:
-    """What a developer uploads."""
-
-    username: str
-    name: str
-    tag: str
-    readme: str
-    public: bool
-    dockerfile: str
-    context: bytes = field(repr=False)
 
 
 class Images:
@@ -205,16 +187,7 @@ class Images:
                 "only developers may publish images",
                 hint="pay the developer deposit: GET /developer_deposit",
             )
-        if draft.username.lower() != owner.username:
-            raise Forbidden("wrong_username", f"the image must be named {owner.username}/…")
-        for what, text in (("name", draft.name), ("tag", draft.tag)):
-            if len(text) > MAX_NAME_LENGTH or not re.fullmatch(ids.NAME_PATTERN, text):
-                raise Invalid(
-                    "bad_image_name", f"the image's {what} does not fit", hint=ids.NAME_PATTERN
-                )
-        if len(draft.readme.encode()) > MAX_README_BYTES:
-            raise Invalid("readme_too_large", f"the readme is over {MAX_README_BYTES} bytes")
-        check_dockerfile(draft.dockerfile)
+        check_image(owner, draft)
 
     def _build(self, image_id: str) -> None:
         try:

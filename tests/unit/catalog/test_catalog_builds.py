@@ -5,7 +5,8 @@ import pytest
 from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Unavailable
 from chutes_core.validator.catalog.builder import Artefact, BuildStopped
-from chutes_core.validator.catalog.images import MAX_TRIES, RETRY_S, ImageDraft, Images
+from chutes_core.validator.catalog.image_rules import ImageDraft
+from chutes_core.validator.catalog.images import MAX_TRIES, RETRY_S, Images
 from chutes_core.validator.domain.accounts import Account
 from chutes_core.validator.store.database import Store
 

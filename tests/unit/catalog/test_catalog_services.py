@@ -6,7 +6,8 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import ChutesError
 from chutes_core.validator.catalog.builder import BuildFailed, ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes
-from chutes_core.validator.catalog.images import ImageDraft, Images
+from chutes_core.validator.catalog.image_rules import ImageDraft
+from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.catalog.rules import ChuteDraft
 from chutes_core.validator.domain.accounts import Account
 from chutes_core.validator.domain.chutes import Cord, Selector

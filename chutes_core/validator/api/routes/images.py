@@ -20,7 +20,7 @@ from chutes_core.validator.api.openapi import EVENTS, multipart
 from chutes_core.validator.api.pages import AskedPage
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.api.views import image_view
-from chutes_core.validator.catalog.images import ImageDraft
+from chutes_core.validator.catalog.image_rules import ImageDraft
 from chutes_core.validator.domain.images import Image
 
 MAX_BODY_BYTES = 72 * 1024 * 1024  # the context's limit, and room for the form around it
