@@ -12,6 +12,7 @@ import json
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
 import httpx
@@ -32,32 +33,41 @@ FOLDER = Path(__file__).parent / "chutes"
 class Siege:
     """The besieger's chute, hot, and what came of its tries."""
 
-    def __init__(self, net, user, number=1):
-        self.net, self.user, self.number = net, user, number
+    def __init__(self, net, user):
+        self.net, self.user = net, user
         self.rounds = 0
 
     def call(self, cord, timeout=90, **body):
         url = f"{self.user.url}/c/{self.user.username}-prisoner/{cord}"
         return httpx.post(url, json=body, headers=self.user.headers, timeout=timeout)
 
-    def status(self):
-        """What the operator sees."""
-        said = self.net.ask_miner(self.number, "status", "--json", extra=SMALL)
-        return json.loads(said.stdout)
+    def tried(self):
+        """What the operators of all miners see, together."""
+        found = Counter()
+        for number in self.net.miners:
+            said = self.net.ask_miner(number, "status", "--json", extra=SMALL)
+            found.update(json.loads(said.stdout)["walls_tried"])
+        return dict(found)
+
+    def events(self):
+        """How often the miners' logs tell of a try."""
+        logs = [miner.log.read_text() for miner in self.net.miners.values()]
+        return sum(log.count("an instance tried what it may not do") for log in logs)
 
     def gateways(self):
-        """The host's own addresses on the miner's bridges."""
+        """The host's own addresses on the miners' bridges."""
         client = connect(None)
         try:
-            nets = ensure_networks(client, miner_hotkey(self.number).ss58_address)
-            return [nets.inside.gateway, nets.outside.gateway]
+            owners = [miner_hotkey(number).ss58_address for number in self.net.miners]
+            nets = [ensure_networks(client, owner) for owner in owners]
+            return [one.gateway for both in nets for one in (both.inside, both.outside)]
         finally:
             client.close()
 
     def round(self):
         """Try everything once; raises where something gave way."""
-        ports = (22, 2375, int(self.net.miners[self.number].ready["relay_port"]))
-        targets = [f"{host}:{port}" for host in self.gateways() for port in ports]
+        relays = [int(miner.ready["relay_port"]) for miner in self.net.miners.values()]
+        targets = [f"{host}:{port}" for host in self.gateways() for port in (22, *relays)]
         reached = self.call("dial", targets=targets, timeout_s=0.5).json()
         assert set(reached) == set(targets)
         assert "open" not in reached.values(), reached
@@ -75,7 +85,7 @@ class Siege:
 
     def seen(self):
         """Tell whether the operator sees both kinds of tries that the kernel counts."""
-        tried = self.status()["walls_tried"]
+        tried = self.tried()
         return tried.get("to_host", 0) > 0 and tried.get("processes", 0) > 0
 
 
@@ -89,16 +99,7 @@ def besiege(net, username):
     (own / "prisoner.py").write_text(text)
     user.deploy("prisoner", folder=own)
     user.chutes("warmup", "prisoner")
-    return Siege(net, user, serving(net))
-
-
-def serving(net):
-    """Return the number of the miner that serves the only chute there is."""
-    for number in net.miners:
-        said = json.loads(net.ask_miner(number, "status", "--json", extra=SMALL).stdout)
-        if any(one["state"] == "active" for one in said["launches"]):
-            return number
-    raise AssertionError("no miner serves it")
+    return Siege(net, user)
 
 
 def main():
@@ -117,9 +118,8 @@ def main():
         while time.monotonic() < ends:
             siege.round()
         wait_until(siege.seen, 60, "the operator to see it")
-        status = siege.status()
-        events = net.miners[1].log.read_text().count("walls_tried")
-    print(json.dumps({"rounds": siege.rounds, "events": events, "tried": status["walls_tried"]}))
+        found = {"rounds": siege.rounds, "events": siege.events(), "tried": siege.tried()}
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from chutes_core.engine.run import (
     Limits,
 )
 from scripts.localnet import miner_hotkey, wait_until
+from tests.docker.siege import Siege
 from tests.e2e.people import rich_user
 
 FOLDER = Path(__file__).parent / "chutes"
@@ -320,3 +321,12 @@ def test_too_much_memory_ends_the_instance_and_nothing_else(prisoner):
     wait_until(lambda: before - {c["Id"] for c in running()}, 60, "the container to be removed")
     prisoner.user.chutes("warmup", "prisoner")
     assert prisoner("write", paths=["/tmp"]).status_code == 200
+
+
+def test_all_of_it_is_contained_and_the_operator_sees_that_it_was_tried(prisoner, docker_net):
+    """A round of every try gives nothing; the miner's log and status tell it, with counts."""
+    wait_until(lambda: prisoner("write", paths=["/tmp"]).status_code == 200, 60, "it to serve")
+    siege = Siege(docker_net, prisoner.user)
+    siege.round()
+    wait_until(siege.seen, 120, "the operator to see the tries")
+    assert siege.events() >= 2
