@@ -20,7 +20,7 @@ import anyio.to_thread
 from pydantic import BaseModel
 
 from chutes_core.base.errors import Invalid
-from chutes_core.sdk import public_schemas, schemas
+from chutes_core.sdk import blocking, public_schemas, schemas
 
 if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
@@ -150,8 +150,6 @@ class Cord:
         Raises:
             ChutesError: what the call raises.
         """
-        from chutes_core.sdk import blocking
-
         call = self(*args, **kwargs)
         return blocking.items_of(call) if self.stream else blocking.result_of(call)
 
