@@ -31,8 +31,8 @@ from chutes_core.validator.domain.deposits import RefundState
 
 PAYERS = ("//Alice", "//Bob", "//Charlie", "//Dave")
 ACCOUNTS = 3
-LIFE_S = (0.0, 2.5)  # from the moment at which everything is open
-STILLBORN = 0.15  # share of lives that are killed while they open
+LIFE_S = (0.0, 2.5)  # from the end of the first pass
+STILLBORN = 0.15  # share of lives that are killed at any moment before
 PAUSE_S = 0.05  # of the load, at most
 LIMIT_S = 400.0
 HERE = Path(__file__).resolve().parent
@@ -138,7 +138,7 @@ class Lives:
         return self._living
 
     def wait_open(self):
-        """Wait until the life has opened everything."""
+        """Wait until the life has opened everything and done one pass."""
         assert self._line() == "open"
 
     def kill(self, pid):

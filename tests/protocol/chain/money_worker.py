@@ -63,6 +63,7 @@ def live(plan, watcher):
     )
     house.move_in()
     weigh = weigher(house, plan["netuid"])
+    house.round()
     print("open", flush=True)
     while True:
         house.round()

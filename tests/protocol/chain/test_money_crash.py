@@ -1,7 +1,7 @@
 """Killed at random moments under load, money is where it belongs; a few kills of many.
 
-tests/bench/money_crash.py does the same for as many seeds as asked; what it printed for twenty is
-in docs/measurements.
+tests/bench/money_crash.py does the same for as many seeds as asked; what it printed is in
+docs/measurements.
 """
 
 from money_crash import run
