@@ -21,8 +21,9 @@ from chutes_core.validator.gateway.holds import Holds, Spending
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.metering import Metering
-from chutes_core.validator.gateway.plane.fast import FastPath, Parts
+from chutes_core.validator.gateway.plane.fast import FastPath
 from chutes_core.validator.gateway.plane.link import open_link
+from chutes_core.validator.gateway.plane.parts import Parts
 from chutes_core.validator.gateway.plane.server import Plane
 from chutes_core.validator.gateway.pool import Pool
 from chutes_core.validator.gateway.queue import ColdQueue

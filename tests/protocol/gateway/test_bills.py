@@ -20,7 +20,7 @@ from chutes_core.wire.frames import FrameKind
 LIMITS = GatewayLimits(
     cold_wait_s=0.0, key_burst=10**6, key_calls_per_s=10**6, idle_timeout_s=0.5, max_attempts=4
 )
-RATE = Rate("rate-x", 7_777_777_777_777, 10**9)
+RATE = Rate("rate-x", 7_777_777_777_777, 10**12)
 
 
 def owed(house: House) -> int:

@@ -43,7 +43,7 @@ async def test_under_any_mixture_of_failures_the_books_agree(house: House, insta
     """Every whole answer is recorded once; slots, holds, bodies come back; charges add up."""
     rng = random.Random(seed)
     instances = [await instance(fickle(rng)) for _ in range(3)]
-    chute = house.world.chute(house.owner_id, "bob-fickle", rate=Rate("r", 10**12, 10**8))
+    chute = house.world.chute(house.owner_id, "bob-fickle", rate=Rate("r", 10**12, 10**11))
     house.world.instances[chute.chute_id] = tuple(i.view(chute.chute_id, 3) for i in instances)
     payer = house.world.payers[house.owner_id]  # rich: a busy machine makes every call dearer
     house.world.payers[house.owner_id] = replace(payer, spendable_rao=10**15)
