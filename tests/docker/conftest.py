@@ -23,9 +23,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason=choice.reason))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def docker_net(tmp_path_factory):
-    """Chain, validator, two miners with small instances; images as archives by digest."""
+    """Chain, validator, two miners with small instances; images as archives by digest.
+
+    Gone before another module's network starts: on one engine their miners, who have the same
+    hotkeys, would take each other's containers for their own (docs/adr/0030).
+    """
     os.environ["BITTENSOR_RUNTIME_CACHE_DIR"] = str(tmp_path_factory.mktemp("chain-cache"))
     ensure_base_image()
     folder = tmp_path_factory.mktemp("net")
