@@ -103,7 +103,9 @@ async def sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> Signed:
 
     Raises:
         Unavailable: ``extrinsic_in_flight``.
+        ConnectionError: the chain was upgraded; a fresh connection knows the new runtime.
     """
+    await _same_runtime(substrate)
     address = signer.ss58_address
     substrate.raw.clear_nonce_cache_for_account(address)
     next_index = await substrate.account_next_index(address)
@@ -130,6 +132,17 @@ async def sign(substrate: bt.RpcSubstrate, build: Build, signer: Any) -> Signed:
         number + 1 + ERA_BLOCKS,
         poll_s,
     )
+
+
+async def _same_runtime(substrate: bt.RpcSubstrate) -> None:
+    """Raise where the SDK still holds the runtime from before an upgrade.
+
+    It asks again only every twelve seconds. Signed for the old one, the extrinsic would be refused
+    as forged, and its key would wait for the end of its era before it signs another.
+    """
+    now = (await substrate.raw.rpc_request("state_getRuntimeVersion", []))["specVersion"]
+    if now != await substrate.spec_version():
+        raise ConnectionError(f"the chain's runtime was upgraded to {now}: connecting anew")
 
 
 def transmit(

@@ -145,13 +145,14 @@ class Outbox:
             if found is not None:
                 self._reached("found")
                 return self._close(found)
+            taken = head.nonce > item.nonce
+            if taken:
+                self._alarm(item.key_ss58, item.nonce, "another extrinsic took the nonce of ours")
             if head.number >= item.era_to:
                 return self._close(
                     replace(item, state=OutboxState.DEAD, error="in no block of its era")
                 )
-            if head.nonce > item.nonce:
-                self._alarm(item.key_ss58, item.nonce, "another extrinsic took the nonce of ours")
-            else:
+            if not taken:
                 self._offer_again(item, head.number)
         return item
 
