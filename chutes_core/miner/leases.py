@@ -135,7 +135,7 @@ class LeaseBook:
         due = [gpu for gpu in gpus if self._is_due(last.get(gpu), block, busy=gpu in kept)]
         pinned = kept | {gpu: last[gpu].validator_hotkey for gpu in gpus if gpu not in due}
         wanting = {v: stake for v, stake in stakes.items() if v in eager} or dict(stakes)
-        shares = share_gpus(gpus, wanting, pinned)
+        shares = share_gpus(gpus, wanting, pinned, stakes)
         signed = [
             self._sign(
                 gpu,

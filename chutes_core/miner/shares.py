@@ -27,28 +27,35 @@ class Tenant:
 
 
 def share_gpus(
-    gpus: Sequence[str], stakes: Mapping[str, int], pinned: Mapping[str, str]
+    gpus: Sequence[str],
+    stakes: Mapping[str, int],
+    pinned: Mapping[str, str],
+    entitled: Mapping[str, int] | None = None,
 ) -> dict[str, str]:
     """Return GPU uuid -> validator hotkey.
 
+    Who has nothing comes first, then who has less than its share, then who is lent what is over.
+
     Args:
         gpus: uuids of the node's GPUs.
-        stakes: stake in rao of each validator that may be served.
+        stakes: stake in rao of each validator that wants GPUs now.
         pinned: GPUs that must stay where they are (they run an instance, or their lease goes on).
+        entitled: stake of each validator that may be served, if more than ``stakes``.
     """
-    if not stakes:
-        return {gpu: pinned[gpu] for gpu in gpus if gpu in pinned}
     shares = {gpu: pinned[gpu] for gpu in gpus if gpu in pinned}
-    quota = _quotas(len(gpus), stakes)
-    for validator in shares.values():
-        quota[validator] = quota.get(validator, 0) - 1
+    if not stakes:
+        return shares
+    held = Counter(shares.values())
+    own, lent = _quotas(len(gpus), entitled or stakes), _quotas(len(gpus), stakes)
     for gpu in gpus:
         if gpu in shares:
             continue
-        open_to = {v: stakes[v] for v in stakes if quota[v] > 0} or stakes
+        below = [v for v in stakes if held[v] < own.get(v, 0)]
+        bare = [v for v in below if not held[v]]
+        open_to = bare or below or [v for v in stakes if held[v] < lent[v]] or list(stakes)
         chosen = max(open_to, key=lambda v, gpu=gpu: _key(gpu, v, stakes[v]))  # type: ignore[misc]
         shares[gpu] = chosen
-        quota[chosen] -= 1
+        held[chosen] += 1
     return shares
 
 

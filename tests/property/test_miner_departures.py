@@ -78,11 +78,11 @@ def test_once_it_went_back_nothing_more_does(house):
         return
     pinned = {gpu: v for gpu, v in leased.items() if gpu not in back}
     wanting = {v: s for v, s in stakes.items() if missing.get(v)} or stakes
-    again = {**leased, **share_gpus(gpus, wanting, pinned)}
+    again = {**leased, **share_gpus(gpus, wanting, pinned, stakes)}
     left = tuple(t for t in tenants if not back & set(t.gpu_uuids))
     gained = Counter(v for gpu, v in again.items() if leased.get(gpu) != v)
     still = {v: max(0, n - gained[v]) for v, n in missing.items()}
-    assert returned((gpus, stakes, again, left, still)) == frozenset(), (house, back, again, still)
+    assert returned((gpus, stakes, again, left, still)) == frozenset()
 
 
 @st.composite
