@@ -40,3 +40,17 @@ class Principal:
         """
         if self.key is not None and not self.key.admin:
             raise Forbidden("scope", "this needs an admin key or the owner's signature")
+
+    def require_key_maker(self) -> None:
+        """Check that the caller may make keys: a key with bounds would make one without them.
+
+        Raises:
+            Forbidden: ``scope`` or ``key_bounded``.
+        """
+        self.require_admin()
+        if self.key is not None and self.key.bounded:
+            raise Forbidden(
+                "key_bounded",
+                "a key with an expiry, a budget or a rate of its own makes no keys",
+                hint="sign with your hotkey, or use an admin key without bounds",
+            )

@@ -70,6 +70,14 @@ class ApiKey:
     spent_rao: int = 0
     calls_per_minute: int | None = None
 
+    @property
+    def bounded(self) -> bool:
+        """Whether its time, its spending or its rate has a limit."""
+        return any(
+            bound is not None
+            for bound in (self.expires_at_s, self.budget_rao, self.calls_per_minute)
+        )
+
     def expired(self, now_s: int) -> bool:
         """Tell whether its time is over."""
         return self.expires_at_s is not None and now_s >= self.expires_at_s

@@ -78,6 +78,19 @@ async def test_keys_are_listed_by_a_part_of_their_name(owner, alice):
     assert [key["name"] for key in listed["items"]] == ["laptop"]
 
 
+@pytest.mark.parametrize("bound", ["expires_at", "budget_rao", "calls_per_minute"])
+async def test_a_bounded_admin_key_makes_no_keys(owner, alice, bound):
+    """Else it would make one without its bounds; it still lists keys and deletes itself."""
+    value = in_seconds(owner, 100) if bound == "expires_at" else 5
+    key = (await made(owner, alice, **{bound: value})).json()
+    text, form = key["secret_key"], {"name": "free", "admin": True}
+    refused = await owner.with_key(text, "POST", "/api_keys/", body=form)
+    assert (refused.status_code, refused.json()["code"]) == (403, "key_bounded")
+    assert (await owner.with_key(text, "GET", "/api_keys/")).json()["total"] == 1
+    gone = await owner.with_key(text, "DELETE", f"/api_keys/{key['api_key_id']}")
+    assert gone.status_code == 200
+
+
 async def test_last_use_is_shown(owner, alice):
     """A key that was used says when."""
     key = (await made(owner, alice)).json()

@@ -1,4 +1,7 @@
-"""API keys: only the owner itself or an admin key makes, reads and deletes them."""
+"""API keys: only the owner itself or an admin key reads and deletes them.
+
+Invariant: a key with bounds makes no key, so no bound is left behind by making another.
+"""
 
 from typing import Annotated, Any
 
@@ -23,7 +26,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
 
     @router.post("/")
     def create_key(caller: owner, form: KeyForm) -> dict[str, Any]:
-        caller.require_admin()
+        caller.require_key_maker()
         new = accounts.create_key(
             caller.account,
             name=form.name,
