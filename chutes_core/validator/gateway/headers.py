@@ -40,6 +40,7 @@ _NOT_TO_CALLER = _HOP | {"alt-svc", "date", "server", "set-cookie", "strict-tran
 MAX_HEADERS = 98  # of a caller; two of the gateway's own are added (wire/call allows 100)
 MAX_HEADERS_BYTES = 64 * 1024  # so that a CALL is always one frame
 MAX_QUERY = 8192
+MAX_LENGTH_DIGITS = 18  # of a content-length; int() itself refuses very long numbers
 
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token of RFC 9110, 5.6.2, in lower case
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -102,7 +103,7 @@ def promised_length(headers: Iterable[tuple[bytes, bytes]]) -> int | None:
     values = [value for name, value in headers if name == b"content-length"]
     if not values:
         return None
-    if len(values) > 1 or not values[0].isdigit():
+    if len(values) > 1 or not values[0].isdigit() or len(values[0]) > MAX_LENGTH_DIGITS:
         raise ProtocolError("bad_response", "the instance sent no usable content-length")
     return int(values[0])
 

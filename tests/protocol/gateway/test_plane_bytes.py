@@ -204,6 +204,14 @@ async def test_expect_100_is_answered_before_the_body_is_sent(two: Two):
         assert refused.startswith(b"HTTP/1.1 401")
 
 
+async def test_a_body_that_was_not_asked_for_is_not_awaited(two: Two):
+    """A caller refused before 100 may leave the body out: what follows is not taken for it."""
+    head = call(two.key, b"Expect: 100-continue", body=b"hello").removesuffix(b"hello")
+    refused = await talk(two.plane, head.replace(two.key, b"cpk_wrong"))
+    assert refused.startswith(b"HTTP/1.1 401")
+    assert b"\r\nconnection: close\r\n" in refused
+
+
 async def test_a_body_in_chunks_or_in_pieces_arrives_whole(two: Two):
     """Chunked with extensions and trailers, and byte by byte."""
     chunked = call(two.key, LAST).partition(b"Content-Length")[0]

@@ -217,6 +217,7 @@ class Bridge:
         return (
             request.keep_alive
             and request.rest_is_small()
+            and (self._continued or request.complete)  # else the body may never be sent
             and not (self._asked_close or self._connection.plane.stopping)
         )
 
