@@ -162,11 +162,12 @@ class Plane:
         task.add_done_callback(self._tasks.discard)
 
     def _sweep(self) -> None:
+        # first, so that an error of one connection never ends everybody's deadlines
+        self._sweeping = self.loop.call_later(self._sweep_s, self._sweep)
         now = self.now()
         late = [connection for connection in self.connections if connection.deadline <= now]
         for connection in late:
             connection.overdue(now)
-        self._sweeping = self.loop.call_later(self._sweep_s, self._sweep)
 
     async def _end(self) -> None:
         """Close what idles, wait for what runs, cut what takes too long."""
