@@ -161,11 +161,22 @@ def verify_user(
     body: bytes | None,
     *,
     purpose: str,
+    target: str,
     nonces: NonceStore,
     now_s: int,
     window_s: int = USER_WINDOW_S,
 ) -> Caller:
     """Return the authenticated user of a request in the public form; each is accepted once.
+
+    Args:
+        headers: the request's, with its signature.
+        body: raw body bytes, or None where the purpose was signed instead.
+        purpose: what this route's calls without a body sign.
+        target: method and request target ("GET /images/?limit=1"); what is signed without a body
+            does not name them, and they tell two honest calls of the same second apart.
+        nonces: what was accepted before.
+        now_s: Unix time of this server.
+        window_s: how far the sender's clock may be off, either way.
 
     Raises:
         Unauthenticated: auth_malformed, auth_stale, auth_bad_signature, auth_replayed.
@@ -180,8 +191,10 @@ def verify_user(
     _check_window(int(nonce) * 10**9, now_s * 10**9, window_ns, window_ns)
     text = _user_text(sender, nonce, body, purpose)
     _check_signature(text, signature, sender)
-    # The nonce has whole seconds, so two honest requests may share it: the text makes them differ.
-    replay_key = f"{nonce}:{hashlib.sha256(text).hexdigest()[:32]}"
+    # The nonce has whole seconds, so two honest requests may share it, and without a body they may
+    # even share the text: a list of images, and a moment later the log of one.
+    told_apart = text if body else text + b"\n" + target.encode()
+    replay_key = f"{nonce}:{hashlib.sha256(told_apart).hexdigest()[:32]}"
     _check_replay(nonces, sender, replay_key, now_s + 2 * window_s + 1)
     return Caller(sender, nonce)
 

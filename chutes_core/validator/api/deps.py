@@ -4,7 +4,7 @@ Invariant: a route that names a guard runs only for a proven caller; a signature
 (the store keeps its nonce), and nothing here touches SQLite on the event loop.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
@@ -47,7 +47,7 @@ class Guards:
         ) -> Principal:
             body = await request.body()
             with self._counted(request):
-                return await run_sync(partial(self._identify, request.headers, body, purpose))
+                return await run_sync(partial(self._identify, request, body, purpose))
 
         return dependency
 
@@ -55,7 +55,7 @@ class Guards:
         """Return the hotkey that signed the request, whether it has an account or not."""
         body = await request.body()
         with self._counted(request):
-            caller = await run_sync(partial(self._verify, request.headers, body, "register"))
+            caller = await run_sync(partial(self._verify, request, body, "register"))
         return caller.hotkey_ss58
 
     @contextmanager
@@ -69,9 +69,10 @@ class Guards:
             self._failures.count(address)
             raise
 
-    def _identify(self, headers: Mapping[str, str], body: bytes, purpose: str) -> Principal:
+    def _identify(self, request: Request, body: bytes, purpose: str) -> Principal:
+        headers = request.headers
         if _SIGNATURE in headers:
-            caller = self._verify(headers, body, purpose)
+            caller = self._verify(request, body, purpose)
             return self._accounts.signed(caller.hotkey_ss58, headers.get(USER_ID))
         text = presented_key(headers.get("authorization"), headers.get("x-api-key"))
         if text is None:
@@ -82,11 +83,12 @@ class Guards:
             )
         return self._accounts.with_key(text)
 
-    def _verify(self, headers: Mapping[str, str], body: bytes, purpose: str) -> Caller:
+    def _verify(self, request: Request, body: bytes, purpose: str) -> Caller:
         return verify_user(
-            headers,
+            request.headers,
             body or None,
             purpose=purpose,
+            target=f"{request.method} {request.url.path}?{request.url.query}",
             nonces=self._nonces,
             now_s=self._clock.now_s(),
         )

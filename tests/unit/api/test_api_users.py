@@ -58,6 +58,16 @@ async def test_signed_request_is_accepted_once(api, alice):
     assert (second.status_code, second.json()["code"]) == (401, "auth_replayed")
 
 
+async def test_two_reads_of_one_second_share_a_signature(api, alice):
+    """Public clients sign whole seconds and no path: a list and a record may come in the same."""
+    await api.register(alice, "alice")
+    headers = sign_user(alice, body=None, purpose="images", nonce_s=api.clock.now_s())
+    assert (await api.http.get("/images/?limit=1", headers=headers)).status_code == 200
+    assert (await api.http.get("/images/?limit=2", headers=headers)).status_code == 200
+    assert (await api.http.get("/images/none", headers=headers)).status_code == 404
+    assert (await api.http.get("/images/none", headers=headers)).status_code == 401
+
+
 async def test_signature_for_another_purpose_is_refused(api, alice):
     """A signature over one purpose opens no route of another."""
     await api.register(alice, "alice")

@@ -88,7 +88,7 @@ class FakeApi:
         body = handler.rfile.read(int(handler.headers.get("content-length", 0)))
         headers = {name.lower(): value for name, value in handler.headers.items()}
         try:
-            caller = self.authenticate(headers, body)
+            caller = self.authenticate(headers, body, f"{handler.command} {handler.path}")
         except Unauthenticated as error:
             self.send(handler, Reply({"detail": error.message, "code": error.code}, status=401))
             return
@@ -100,7 +100,7 @@ class FakeApi:
         reply = (queue.pop(0) if len(queue) > 1 else queue[0]) if queue else missing
         self.send(handler, reply)
 
-    def authenticate(self, headers: dict[str, str], body: bytes) -> str | None:
+    def authenticate(self, headers: dict[str, str], body: bytes, target: str) -> str | None:
         """Check the signature as the validator does; the purpose is any that the client uses."""
         if "x-chutes-signature" not in headers:
             return headers.get("authorization")
@@ -111,6 +111,7 @@ class FakeApi:
                     headers,
                     body or None,
                     purpose=purpose,
+                    target=target,
                     nonces=self.nonces,
                     now_s=SystemClock().now_s(),
                 ).hotkey_ss58

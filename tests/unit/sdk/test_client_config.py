@@ -108,7 +108,8 @@ def test_signatures_verify_and_never_repeat():
     signer = HotkeyCredentials(keypair, "user-1", clock)
     for body, purpose in [(None, "images")] * 3 + [(b"{}", "")] * 2:
         headers = signer.headers(body, purpose)
-        caller = verify_user(headers, body, purpose=purpose, nonces=nonces, now_s=clock.now_s())
+        proof = {"purpose": purpose, "target": "GET /images/?", "now_s": clock.now_s()}
+        caller = verify_user(headers, body, nonces=nonces, **proof)
         assert caller.hotkey_ss58 == keypair.ss58_address
         assert headers["X-Chutes-UserID"] == "user-1"
 

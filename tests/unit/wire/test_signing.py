@@ -143,7 +143,7 @@ def test_the_public_form_signs_the_body_or_a_purpose():
     now_s = NOW_NS // 10**9
     for body, purpose in ((b"{}", "x"), (None, "me")):
         headers = sign_user(ALICE, body=body, purpose=purpose, nonce_s=now_s)
-        kwargs = {"purpose": purpose, "nonces": nonces, "now_s": now_s}
+        kwargs = {"purpose": purpose, "target": "GET /a?", "nonces": nonces, "now_s": now_s}
         assert verify_user(headers, body, **kwargs).hotkey_ss58 == ALICE.ss58_address
         with pytest.raises(Unauthenticated) as caught:
             verify_user(headers, body, **kwargs)
@@ -153,8 +153,28 @@ def test_the_public_form_signs_the_body_or_a_purpose():
 def test_a_purpose_signature_does_not_serve_another_purpose():
     """`me` is not `images`."""
     headers = sign_user(ALICE, body=None, purpose="me", nonce_s=NOW_NS // 10**9)
+    proof = {"target": "GET /images/?", "nonces": Seen(), "now_s": NOW_NS // 10**9}
     with pytest.raises(Unauthenticated):
-        verify_user(headers, None, purpose="images", nonces=Seen(), now_s=NOW_NS // 10**9)
+        verify_user(headers, None, purpose="images", **proof)
+
+
+def test_two_calls_of_a_second_are_told_apart_by_what_they_ask_for():
+    """Without a body the text is the same for a list and for a log; with one it cannot be."""
+    nonces, now_s = Seen(), NOW_NS // 10**9
+
+    def ask(target, body=None):
+        headers = sign_user(ALICE, body=body, purpose="images", nonce_s=now_s)
+        return verify_user(
+            headers, body, purpose="images", target=target, nonces=nonces, now_s=now_s
+        )
+
+    for target in ("GET /images/?", "GET /images/?limit=1", "GET /images/a/logs?", "DELETE /a?"):
+        ask(target)
+        with pytest.raises(Unauthenticated, match="accepted once"):
+            ask(target)
+    ask("POST /a?", b"{}")
+    with pytest.raises(Unauthenticated, match="accepted once"):
+        ask("POST /b?", b"{}")
 
 
 def lease(validator=BOB, first=10, last=20, gpu="GPU-1"):
