@@ -34,3 +34,16 @@ class Sighting:
     miner_hotkey: str
     at_s: int
     not_before_s: int
+
+
+@dataclass(frozen=True)
+class Summons:
+    """A GPU was called to a round and owes an answer.
+
+    ``launch_id`` is the launch that it stood in when the round ended, which excuses it until that
+    launch has proven something or is gone; "" while the round lasts.
+    """
+
+    miner_hotkey: str
+    gpu_uuid: str
+    launch_id: str = ""

@@ -1,8 +1,8 @@
 """Which GPUs may serve: each needs a fresh, accepted node attestation, and no other claimant.
 
 Path: service (a request) and lifecycle (a proof) -> here -> store.gpus. Invariant: a GPU that gave
-a wrong answer is not admitted until it has passed anew, and one that two hotkeys show serves
-neither until one has passed alone.
+a wrong answer is not admitted until it has passed anew, one that two hotkeys show serves neither
+until one has passed alone, and one that is called to a round takes up nothing else.
 """
 
 from collections import Counter
@@ -16,6 +16,7 @@ from chutes_core.base.errors import Conflict
 from chutes_core.validator.domain.gpus import Admission, Sighting
 from chutes_core.validator.domain.launches import Launch, Reason
 from chutes_core.validator.domain.verdicts import GpuVerdict, Proof
+from chutes_core.validator.launches.summonses import Summonses
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import AdmissionWanted, Inventory
 from chutes_core.wire.system import ADMISSION_CHUTE_ID, ADMISSION_VERSION
@@ -56,6 +57,7 @@ class Admissions:
     ) -> None:
         self._called_up = called_up
         self._store = store
+        self.summonses = Summonses(store)
         self._clock = clock
         self._limits = limits
         self._known = known
@@ -91,13 +93,8 @@ class Admissions:
         if not self._limits.max_age_s:
             return frozenset()
         since_s = self._clock.now_s() - self._limits.max_age_s
-        admitted = {a.gpu_uuid for a in self._store.gpus.admissions(hotkey, since_s)}
+        admitted = {a.gpu_uuid for a in self._admitted(hotkey, since_s)}
         return frozenset(admitted - self._store.launches.busy_gpus(hotkey).keys())
-
-    def lapse(self, hotkey: str, gpu_uuid: str) -> None:
-        """Take a GPU's admission: it did not come to the round that it was called to."""
-        self._store.gpus.revoke(hotkey, gpu_uuid)
-        logger.warning("gpu did not come to its round", gpu=gpu_uuid, miner=hotkey)
 
     def profile_for(self, hotkey: str, gpu_uuids: Sequence[str]) -> str:
         """Return what a node attestation asks for: periodic where every GPU's admission is young.
@@ -122,7 +119,7 @@ class Admissions:
         if contested := set(gpu_uuids) & self._store.gpus.contested(hotkey):
             raise _contested(min(contested))
         since_s = self._clock.now_s() - self._limits.max_age_s
-        fresh = {a.gpu_uuid: a for a in self._store.gpus.admissions(hotkey, since_s)}
+        fresh = {a.gpu_uuid: a for a in self._admitted(hotkey, since_s)}
         for gpu_uuid in gpu_uuids:
             if gpu_uuid not in fresh:
                 raise Conflict(
@@ -140,6 +137,21 @@ class Admissions:
         if len(counts) != 1:
             raise Conflict("wrong_gpus", "these GPUs count as different classes")
         return counts.pop()
+
+    def check_called(self, hotkey: str, gpu_uuids: Sequence[str]) -> None:
+        """Refuse GPUs that are called to a round: they come to it, or take up nothing.
+
+        Raises:
+            Conflict: ``not_admitted``.
+        """
+        if not self._limits.max_age_s:
+            return
+        if called := set(gpu_uuids) & self._called_up(hotkey):
+            raise Conflict(
+                "not_admitted",
+                f"GPU {min(called)} is called to a round that has not ended",
+                hint="launch the system chute that the wanted list names, on all idle GPUs",
+            )
 
     def check_tries(self, hotkey: str, gpu_uuids: Sequence[str]) -> None:
         """Refuse GPUs that failed lately, or were late more often than fresh tries allow.
@@ -172,6 +184,7 @@ class Admissions:
 
     def judged(self, launch: Launch, proof: Proof) -> None:
         """Draw the consequences of a proof, accepted or not."""
+        self.summonses.judged(launch, proof)
         if not proof.commitment:
             for gpu in proof.gpus:
                 self._revoke_failed(launch, gpu)
@@ -231,8 +244,12 @@ class Admissions:
     def _young(self, hotkey: str) -> tuple[Admission, ...]:
         again_s = self._limits.max_age_s * _AGAIN_NUMERATOR // _AGAIN_DENOMINATOR
         contested = self._store.gpus.contested(hotkey)
-        admissions = self._store.gpus.admissions(hotkey, self._clock.now_s() - again_s)
+        admissions = self._admitted(hotkey, self._clock.now_s() - again_s)
         return tuple(a for a in admissions if a.gpu_uuid not in contested)
+
+    def _admitted(self, hotkey: str, since_s: int) -> tuple[Admission, ...]:
+        self.summonses.settle(hotkey)  # first: who let its excuse lapse is not admitted
+        return self._store.gpus.admissions(hotkey, since_s)
 
     def _check_alone(self, hotkey: str, gpu_uuids: Sequence[str]) -> None:
         for gpu_uuid in gpu_uuids:

@@ -4,10 +4,12 @@ A light challenge claims no memory, so one GPU can stand behind two instances, h
 pass each alone; and it can pass the node attestations of ten idle GPUs one after the other. In a
 round instances and idle GPUs compute for `LEAST_US` at least, at the same time: what shares silicon
 misses its deadlines. The moment and the miners come from the hash of a finalized block. An idle GPU
-that was called and does not come is no longer admitted: it serves again after a full attestation.
+that was called and answers nothing is no longer admitted (see `summonses`): it serves again after a
+full attestation.
 
-Path: validator/loops -> here -> musters, lights. Invariant: who is challenged is a pure function of
-the block's hash, this validator and the miner's hotkey, so anyone can check it afterwards.
+Path: validator/loops -> here -> musters, lights, summonses. Invariant: who is challenged is a pure
+function of the block's hash, this validator and the miner's hotkey, so anyone can check it
+afterwards.
 """
 
 import asyncio
@@ -86,24 +88,32 @@ class Rounds:
         active = {launch.miner_hotkey for launch in await asyncio.to_thread(self._active)}
         miners = active | await asyncio.to_thread(self._admissions.miners)
         named = chosen(block_hash, self._self, miners, one_in=self._one_in)
-        idle = await asyncio.to_thread(self._idle, named)
+        idle = await asyncio.to_thread(self._summon, named)
         if not idle and not active & set(named):
             return 0
         logger.info("round begun", block=block_hash, miners=len(named), idle=_count(idle))
         try:
             return await self._round(set(named), idle)
         finally:
+            await asyncio.shield(asyncio.to_thread(self._admissions.summonses.abandon))
             self._muster.dismiss()
 
     async def _round(self, named: set[str], idle: Called) -> int:
         plans = await self._muster.assemble(idle, self._muster_s)
-        missing = self._muster.missing()
         launches = await asyncio.to_thread(self._active)
         together = [launch for launch in launches if launch.miner_hotkey in named][:MAX_INSTANCES]
         outcomes = await self._lights.challenge(together, least_us=LEAST_US, beside=plans)
         self._muster.conclude(plans, outcomes)
-        await asyncio.to_thread(self._lapse, missing)
+        await asyncio.to_thread(self._end, idle)
         return len(together) + len(plans)
+
+    def _summon(self, hotkeys: Iterable[str]) -> Called:
+        """Call the idle GPUs of some miners, at one moment for the store."""
+        with self._store.transaction():
+            self._admissions.summonses.abandon()  # of a round that a restart cut off
+            called = self._idle(hotkeys)
+            self._admissions.summonses.call(called)
+        return called
 
     def _idle(self, hotkeys: Iterable[str]) -> Called:
         """Return the admitted GPUs of some miners that serve nothing and are leased to us."""
@@ -115,11 +125,13 @@ class Rounds:
         }
         return {hotkey: uuids for hotkey, uuids in found.items() if uuids}
 
-    def _lapse(self, missing: Called) -> None:
-        """Take the admission of GPUs that were called, are idle still, and have not come."""
-        for hotkey, uuids in self._idle(missing).items():
-            for uuid in sorted(uuids & missing[hotkey]):
-                self._admissions.lapse(hotkey, uuid)
+    def _end(self, called: Called) -> None:
+        """Hold called GPUs to the round, but for those whose lease to us has ended meanwhile."""
+        unleased = {
+            hotkey: [uuid for uuid in uuids if not self._leased(hotkey, uuid)]
+            for hotkey, uuids in called.items()
+        }
+        self._admissions.summonses.end(unleased)
 
     def _active(self) -> list[Launch]:
         launches = self._store.launches.open()

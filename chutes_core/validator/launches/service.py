@@ -233,6 +233,9 @@ class Launches:
             )
         if len({gpu.gpu_class for gpu in request.gpus}) != 1:
             raise Invalid("wrong_gpus", "the GPUs of one instance are of one class")
+        self._admissions.check_called(
+            hotkey, [gpu.uuid for gpu in (*request.gpus, *request.idle_gpus)]
+        )
         gpu_class = self._admissions.require(hotkey, uuids) or gpu_class
         chute = self._wanted.require(
             request.chute_id, request.version, gpu_class, len(uuids), now_s

@@ -34,6 +34,7 @@ from chutes_core.validator.store.proofs import ProofRows
 from chutes_core.validator.store.rights import LinkRows, NoticeRows, SignatureRows
 from chutes_core.validator.store.secrets import SecretRows
 
+from chutes_core.validator.store.summons import SummonsRows
 
 class Store:
     """All repositories over one connection.
@@ -59,6 +60,7 @@ class Store:
         self.gpus = GpuRows(connection)
         self.invocations = InvocationRows(connection)
         self.ledger = LedgerRows(connection)
+        self.summonses = SummonsRows(connection)
         self.nonces = NonceRows(connection, clock or SystemClock())
         self.leases = LeaseRows(connection)
         self.cursors = CursorRows(connection)

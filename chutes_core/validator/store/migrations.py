@@ -340,3 +340,11 @@ def _key_limits(db: Database) -> None:
 def _version_cords(db: Database) -> None:
     db.execute("ALTER TABLE chute_versions ADD COLUMN cords TEXT NOT NULL DEFAULT ''")
     db.execute("ALTER TABLE chute_versions ADD COLUMN concurrency INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations(name="0110-gpu-summonses")
+def _summonses(db: Database) -> None:
+    db.execute(
+        "CREATE TABLE gpu_summonses (miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL,"
+        " launch_id TEXT NOT NULL, PRIMARY KEY (miner_hotkey, gpu_uuid)) STRICT, WITHOUT ROWID"
+    )

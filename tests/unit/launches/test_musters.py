@@ -6,12 +6,15 @@ from types import SimpleNamespace
 import pytest
 
 from chutes_core.base.clock import ManualClock
+from chutes_core.base.errors import Conflict
 from chutes_core.validator.domain.gpus import Admission
-from chutes_core.validator.domain.launches import ClaimedGpu, LaunchState
+from chutes_core.validator.domain.launches import ClaimedGpu, Launch, LaunchState, Reason
+from chutes_core.validator.domain.verdicts import GpuVerdict, Proof
 from chutes_core.validator.launches.admissions import AdmissionLimits, Admissions
 from chutes_core.validator.launches.musters import Muster
 from chutes_core.validator.launches.rounds import LEAST_US, Rounds
 from chutes_core.validator.store.database import Store
+from chutes_core.wire.system import ADMISSION_CHUTE_ID
 
 DAY_S = 86_400
 
@@ -122,11 +125,73 @@ def house(tmp_path):
     store.close()
 
 
+def take_up(house, *states, uuids=("GPU-1",), launch_id="l1", chute_id="c"):
+    """A launch on GPUs, moved on through some states."""
+    house.store.launches.insert(
+        Launch(
+            launch_id=launch_id,
+            chute_id=chute_id,
+            version="1",
+            image_id="i",
+            miner_hotkey="5A",
+            miner_coldkey="5Cold",
+            registered_at_block=1,
+            node_id="node",
+            gpu_uuids=uuids,
+            gpu_class="h100_sxm",
+            relay_host="127.0.0.1",
+            relay_port=1,
+            profile="periodic",
+            stand_in=True,
+            requested_at_s=0,
+            deadline_s=1,
+            challenged=tuple(
+                ClaimedGpu(uuid, at, "h100_sxm", True) for at, uuid in enumerate(uuids)
+            ),
+        ),
+        b"key",
+        b"ticket",
+    )
+    before = LaunchState.REQUESTED
+    for state in states:
+        proof = {"proof_id": "p"} if state is LaunchState.VERIFIED else {}
+        house.store.launches.advance(launch_id, before, state, **proof)
+        before = state
+
+
+def end(house, launch_id="l1", reason=Reason.MINER_ENDED):
+    state = house.store.launches.get(launch_id).state
+    house.store.launches.advance(launch_id, state, LaunchState.GONE, reason=reason)
+
+
+def answer(house, launch_id, *, reason=Reason.NONE, commitment="c"):
+    """The launch's proof is judged."""
+    launch = house.store.launches.get(launch_id)
+    verdicts = tuple(
+        GpuVerdict(uuid, "h100_sxm", reason is Reason.NONE, reason, 1, 2, 3, 4)
+        for uuid in launch.gpu_uuids
+    )
+    at_s = house.clock.now_s()
+    proof = Proof(
+        "p", launch_id, "5A", "periodic", "node", True, at_s, 7, verdicts, commitment, "s"
+    )
+    house.admissions.judged(launch, proof)
+
+
 async def come(house, *uuids):
     """The miner: sees that GPUs are called, and launches the system chute on them."""
     while house.admitted() & set(uuids):  # noqa: ASYNC110 # a miner polls
         await asyncio.sleep(0.001)
-    return await house.muster.attest(node_plan("node", *uuids))
+    states = (LaunchState.LISTENING, LaunchState.CHALLENGED)
+    take_up(house, *states, uuids=uuids, launch_id="node", chute_id=ADMISSION_CHUTE_ID)
+    outcome = await house.muster.attest(node_plan("node", *uuids))
+    if outcome == "unreachable":
+        answer(house, "node", reason=Reason.UNREACHABLE, commitment="")
+        end(house, "node", Reason.UNREACHABLE)
+    else:
+        answer(house, "node")
+        end(house, "node", Reason.ATTESTED)
+    return outcome
 
 
 async def test_a_miners_idle_gpus_are_challenged_with_its_instances_at_one_instant(
@@ -163,13 +228,77 @@ async def test_what_is_not_idle_here_is_not_called(house, monkeypatch):
     assert house.admitted() == {"GPU-1", "GPU-2"}
 
 
-async def test_a_gpu_that_took_up_a_launch_meanwhile_loses_nothing(house, monkeypatch):
-    """It did not come because it serves, and its launch has challenged it."""
+async def round_in_which(house, act):
+    """A round that calls GPU-1, during which something happens."""
     house.admit("GPU-1")
-    busy = iter([{}, {"GPU-1": "launch"}])
-    monkeypatch.setattr(house.store.launches, "busy_gpus", lambda _: next(busy))
-    await house.rounds.on_block("ab")
+    house.rounds._muster_s = 0.05
+    round_ = asyncio.create_task(house.rounds.on_block("ab"))
+    while "GPU-1" in house.admitted():  # noqa: ASYNC110 # called: the wanted list takes it away
+        await asyncio.sleep(0.001)
+    act()
+    await round_
+
+
+PROVEN = (LaunchState.LISTENING, LaunchState.CHALLENGED, LaunchState.VERIFIED)
+
+
+async def test_a_gpu_that_proves_a_launch_meanwhile_loses_nothing(house):
+    """It did not come because it serves, and its launch has challenged it."""
+    await round_in_which(house, lambda: take_up(house, *PROVEN))
     assert house.admitted() == {"GPU-1"}
+    end(house)
+    assert house.admitted() == {"GPU-1"}
+
+
+@pytest.mark.parametrize(
+    "states", [(), (LaunchState.LISTENING,), (LaunchState.LISTENING, LaunchState.CHALLENGED)]
+)
+async def test_a_launch_that_proves_nothing_excuses_from_a_round_only_while_it_lasts(house, states):
+    """Requested, listening or challenged: when it ends so, the round was missed."""
+    await round_in_which(house, lambda: take_up(house, *states))
+    assert house.admitted() == {"GPU-1"}
+    house.rounds, house.admissions = None, None  # the excuse is in the store: a restart keeps it
+    again = House(house.store)
+    assert again.admitted() == {"GPU-1"}
+    end(house)
+    assert again.admitted() == set()
+
+
+async def test_a_launch_that_this_validator_ended_itself_counts_against_nobody(house):
+    """It restarted before the proof."""
+    await round_in_which(house, lambda: take_up(house))
+    end(house, reason=Reason.VALIDATOR_RESTARTED)
+    assert house.admitted() == {"GPU-1"}
+
+
+async def test_a_called_gpu_takes_up_no_chute_until_its_round_has_ended(house):
+    """So nobody serves in order to be challenged alone, after the others."""
+    seen = []
+
+    def ask():
+        with pytest.raises(Conflict) as refused:
+            house.admissions.check_called("5A", ["GPU-1"])
+        seen.append(refused.value.code)
+        house.admissions.check_called("5A", ["GPU-2"])
+
+    await round_in_which(house, ask)
+    assert seen == ["not_admitted"]
+    house.admissions.check_called("5A", ["GPU-1"])
+
+
+async def test_a_gpu_that_comes_and_then_answers_nothing_has_missed_the_round(house):
+    """Its launch waits for the round, and the relay is shut when the challenge comes."""
+    house.admit("GPU-1")
+    house.rounds._muster_s = 60
+
+    async def unreachable(launches, *, least_us, beside):
+        return tuple("unreachable" for _ in beside)
+
+    house.challenge = unreachable
+    miner = asyncio.create_task(come(house, "GPU-1"))
+    assert await house.rounds.on_block("ab") == 1
+    assert await miner == "unreachable"
+    assert house.admitted() == set()
 
 
 async def test_a_round_that_breaks_leaves_nobody_waiting_or_called(house):
