@@ -10,6 +10,7 @@ from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError
 from chutes_core.base.units import MICROSECONDS_PER_HOUR
 from chutes_core.validator.gateway.admission import Admitted
+from chutes_core.validator.gateway.buckets import Standing
 from chutes_core.validator.gateway.holds import Hold
 
 
@@ -17,7 +18,9 @@ from chutes_core.validator.gateway.holds import Hold
 class Call:
     """Mutable on purpose: it is the running call. All times in microseconds.
 
-    ``head`` is the payload of its CALL frame; ``tried`` names the launches that gave no answer.
+    ``head`` is the payload of its CALL frame; ``tried`` names the launches that gave no answer;
+    ``arrived_us`` is when its caller began to wait for an instance, ``first_byte_us`` how long the
+    answering instance took to the head of its answer.
     """
 
     invocation_id: str
@@ -34,6 +37,9 @@ class Call:
     started_at_us: int = 0
     dispatched_us: int | None = None
     status: int = 0
+    standing: Standing | None = None
+    arrived_us: int = 0
+    first_byte_us: int = 0
 
     @property
     def chute_id(self) -> str:
@@ -45,6 +51,13 @@ class Call:
         self.launch_id = launch_id
         self.started_at_us = clock.now_us()
         self.dispatched_us = clock.monotonic_us()
+        self.arrived_us = self.arrived_us or self.dispatched_us
+
+    def answered(self, status: int, clock: Clock) -> int:
+        """Note that the head of an answer came; return how long it took since dispatch."""
+        self.status = status
+        self.first_byte_us = self.usage_us(clock)
+        return self.first_byte_us
 
     def taken_back(self, *, fault: bool) -> None:
         """Note that the instance gave no answer, by a fault of its own or not."""

@@ -159,8 +159,7 @@ class Forwarder:
                 return self._refused(call, route, error)
             if isinstance(head, FrameError):
                 return self.refused(call, route, head)
-            route.succeeded(call.usage_us(self._clock))
-            call.status = head.status
+            route.succeeded(call.answered(head.status, self._clock))
             try:
                 return await exchange.stream(head, reply)
             except (Unavailable, ProtocolError):

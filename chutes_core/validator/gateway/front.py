@@ -114,9 +114,11 @@ class Front:
     async def _answer(self, request: Request, target: Target, receive: Receive, send: Send) -> None:
         invocation_id = new_id()
         reply = Reply(send, invocation_id, request.method)
+        began_us = self._clock.monotonic_us()
         self.enter()
         try:
-            await self._said(self._invoke(request, target, receive, reply, invocation_id), reply)
+            answering = self._invoke(request, target, receive, reply, invocation_id)
+            await self._said(answering, reply, began_us)
         finally:
             self.leave()
 
@@ -141,20 +143,22 @@ class Front:
         """Go on with an admitted call whose first instance gave no answer; `enter` was called."""
         try:
             with self._demand.calling(call.chute_id):
-                await self._said(self._run(call, reply, receive), reply)
+                await self._said(self._run(call, reply, receive), reply, call.arrived_us)
         finally:
             call.hold.release()
             self.leave()
 
-    async def say(self, error: ChutesError, reply: Reply) -> None:
+    async def say(self, error: ChutesError, reply: Reply, began_us: int) -> None:
         """Answer with an error."""
 
         async def raising() -> None:
             raise error
 
-        await self._said(raising(), reply)
+        await self._said(raising(), reply, began_us)
 
-    async def _said(self, answering: Coroutine[None, None, None], reply: Reply) -> None:
+    async def _said(
+        self, answering: Coroutine[None, None, None], reply: Reply, began_us: int
+    ) -> None:
         """Wait for an answer; an error becomes one if nothing was sent before."""
         bound = logger.bind(invocation_id=reply.invocation_id)
         try:
@@ -163,11 +167,11 @@ class Front:
             if status_of(error) >= 500:
                 bound.bind(code=error.code).warning("Call failed")
             if not reply.started:
-                await reply.error(error)
+                await reply.error(error, self._clock.monotonic_us() - began_us)
         except Exception:  # noqa: BLE001 - the edge: whatever failed, the caller gets our form
             bound.exception("Call failed unexpectedly")
             if not reply.started:
-                await reply.error(_internal())
+                await reply.error(_internal(), self._clock.monotonic_us() - began_us)
 
     async def _invoke(
         self,
@@ -181,7 +185,8 @@ class Front:
             raise Exhausted("gateway_full", "the validator answers too many calls at once")
         snapshot = self._snapshot()
         key = self._authenticate(snapshot, request)
-        self._buckets.take(key.key_id, calls_per_minute=key.calls_per_minute)
+        per_minute = key.calls_per_minute
+        reply.standing = self._buckets.take(key.key_id, calls_per_minute=per_minute)
         if target.form == "models":
             await reply.json(200, _model_list(callable_models(snapshot, key)))
             return
@@ -190,6 +195,7 @@ class Front:
             if call is None:
                 return
             try:
+                call.standing, call.arrived_us = reply.standing, self._clock.monotonic_us()
                 with self._demand.calling(call.chute_id):
                     self._journal.check()
                     await self._run(call, reply, receive)
@@ -286,7 +292,7 @@ async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
         "websocket calls are not served yet",
         hint="use a streaming cord: its answer comes chunk by chunk",
     )
-    await Reply(as_http, new_id(), "GET").error(error)  # type: ignore[arg-type]
+    await Reply(as_http, new_id(), "GET").error(error, 0)  # type: ignore[arg-type]
 
 
 def _head(

@@ -45,6 +45,8 @@ MAX_LENGTH_DIGITS = 18  # of a content-length; int() itself refuses very long nu
 _NAME = re.compile(r"[!#$%&'*+.^_`|~0-9a-z-]+")  # a token of RFC 9110, 5.6.2, in lower case
 _UNSAFE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 
+_OURS = ("x-chutes-", "x-ratelimit-")
+
 RawHeaders = Iterable[tuple[bytes, bytes]]
 
 
@@ -87,7 +89,7 @@ def to_caller(headers: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
     """
     pairs = [(name.lower(), value) for name, value in headers]
     dropped = _NOT_TO_CALLER | _named_by_connection(pairs)
-    kept = [(n, v) for n, v in pairs if n not in dropped and not n.startswith("x-chutes-")]
+    kept = [(n, v) for n, v in pairs if n not in dropped and not n.startswith(_OURS)]
     for name, value in kept:
         if not _NAME.fullmatch(name) or _UNSAFE.search(value):
             raise ProtocolError("bad_response", "the instance sent a header that is none")

@@ -12,7 +12,9 @@ import orjson
 from chutes_core.base.errors import ChutesError, Exhausted, ProtocolError, Unavailable
 from chutes_core.validator.domain.statuses import status_of
 from chutes_core.validator.gateway.asgi import Send
+from chutes_core.validator.gateway.buckets import RateLimited, Standing
 from chutes_core.validator.gateway.headers import promised_length
+from chutes_core.validator.gateway.told import Pair, rate_pairs, timing_of_all
 from chutes_core.wire.call import HEADER_INVOCATION
 
 _NO_BODY = (204, 304)
@@ -20,11 +22,15 @@ UNAVAILABLE_RETRY_S = 5
 
 
 class Reply:
-    """Sends one response with the invocation's id; ``method`` HEAD has no body."""
+    """Sends one response with the invocation's id; ``method`` HEAD has no body.
+
+    ``standing`` is the caller's, once it is known.
+    """
 
     def __init__(self, send: Send, invocation_id: str, method: str) -> None:
         self._send = send
         self.invocation_id = invocation_id
+        self.standing: Standing | None = None
         self._is_head = method == "HEAD"
         self._promised: int | None = None
         self._bodiless = False
@@ -37,8 +43,10 @@ class Reply:
         """Return how many bytes wait for `finish`."""
         return len(self._held)
 
-    async def start(self, status: int, headers: Sequence[tuple[bytes, bytes]]) -> None:
-        """Send status and headers.
+    async def start(
+        self, status: int, headers: Sequence[Pair], timing: Sequence[Pair] = ()
+    ) -> None:
+        """Send status and headers, and what is told of the call itself.
 
         Raises:
             ProtocolError: ``bad_response``, an unusable content-length.
@@ -46,10 +54,10 @@ class Reply:
         self._promised = promised_length(headers)
         self._bodiless = self._is_head or status in _NO_BODY
         own = (HEADER_INVOCATION.encode(), self.invocation_id.encode())
+        rate = [] if self.standing is None else rate_pairs(self.standing)
+        told = [*headers, own, *rate, *timing]
         self.started = True
-        await self._send(
-            {"type": "http.response.start", "status": status, "headers": [*headers, own]}
-        )
+        await self._send({"type": "http.response.start", "status": status, "headers": told})
 
     async def chunk(self, data: bytes) -> None:
         """Send a piece of the body at once, unless it would complete the answer.
@@ -86,7 +94,11 @@ class Reply:
         await self._body(self._held, more=False)
 
     async def json(
-        self, status: int, value: object, headers: Sequence[tuple[bytes, bytes]] = ()
+        self,
+        status: int,
+        value: object,
+        headers: Sequence[Pair] = (),
+        timing: Sequence[Pair] = (),
     ) -> None:
         """Answer with a JSON document of the gateway's own."""
         body = orjson.dumps(value)
@@ -94,16 +106,18 @@ class Reply:
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
         ]
-        await self.start(status, [*kind, *headers])
+        await self.start(status, [*kind, *headers], timing)
         await self.chunk(body)
         await self.finish()
 
-    async def error(self, error: ChutesError) -> None:
-        """Answer with a typed error."""
-        headers: list[tuple[bytes, bytes]] = []
+    async def error(self, error: ChutesError, total_us: int) -> None:
+        """Answer with a typed error; ``total_us`` is how long the caller waited for it."""
+        headers: list[Pair] = []
+        if isinstance(error, RateLimited):
+            self.standing = error.standing
         status = status_of(error)
         if isinstance(error, Exhausted):
-            headers.append((b"retry-after", str(error.retry_after_s).encode()))
+            headers.append((b"retry-after", str(max(1, error.retry_after_s)).encode()))
         elif isinstance(error, Unavailable) and status == 503:
             headers.append((b"retry-after", str(UNAVAILABLE_RETRY_S).encode()))
         if status == 401:
@@ -111,7 +125,7 @@ class Reply:
         if status == 413:
             headers.append((b"connection", b"close"))
         document = {"detail": error.message, "code": error.code, "hint": error.hint}
-        await self.json(status, document, headers)
+        await self.json(status, document, headers, [timing_of_all(total_us)])
 
     async def _body(self, data: bytes, *, more: bool) -> None:
         self.bytes_out += len(data)

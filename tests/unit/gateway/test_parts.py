@@ -1,12 +1,14 @@
 import asyncio
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chutes_core.base import errors
 from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import ChutesError, Exhausted, Invalid, ProtocolError
 from chutes_core.validator.domain.statuses import status_of
-from chutes_core.validator.gateway.buckets import MAX_BUCKETS, Buckets
+from chutes_core.validator.gateway.buckets import MAX_BUCKETS, Buckets, RateLimited
 from chutes_core.validator.gateway.demand import Demand
 from chutes_core.validator.gateway.headers import call_head, to_caller, to_instance
 from chutes_core.validator.gateway.queue import ColdQueue
@@ -44,6 +46,56 @@ def test_a_bucket_lets_the_burst_and_then_the_rate_through():
         buckets.take("k")
     with pytest.raises(Exhausted):
         buckets.take("k")
+
+
+def test_a_bucket_tells_where_its_key_stands():
+    """What `take` returns is what is left afterwards, and when all of it is back."""
+    clock = ManualClock()
+    buckets = Buckets(per_s=2, burst=3, clock=clock)
+    assert buckets.take("k") == (3, 2, 1)
+    buckets.take("k")
+    assert buckets.take("k") == (3, 0, 2)
+    clock.advance(10)
+    assert buckets.take("k") == (3, 2, 1)
+
+
+def test_the_narrower_limit_is_the_one_that_is_told():
+    """A key's own limit per minute is told where less is left of it than of the house's."""
+    buckets = Buckets(per_s=50, burst=3, clock=ManualClock())
+    assert buckets.take("k", calls_per_minute=2) == (2, 1, 30)
+    assert buckets.take("k", calls_per_minute=2) == (2, 0, 60)
+    with pytest.raises(RateLimited) as caught:
+        buckets.take("k", calls_per_minute=2)
+    assert caught.value.standing == (2, 0, 60)
+    assert caught.value.retry_after_s == 30
+    assert buckets.take("l", calls_per_minute=600) == (3, 2, 1)
+
+
+@given(
+    per_s=st.integers(1, 100),
+    burst=st.integers(1, 50),
+    own=st.none() | st.integers(1, 500),
+    waits=st.lists(st.floats(0, 3), max_size=60),
+)
+def test_who_waits_as_long_as_is_said_passes(
+    per_s: int, burst: int, own: int | None, waits: list[float]
+):
+    """After Retry-After one call passes, and after the reset the whole burst does."""
+    clock = ManualClock()
+    buckets = Buckets(per_s=per_s, burst=burst, clock=clock)
+    for wait in waits:
+        clock.advance(wait)
+        try:
+            standing = buckets.take("k", calls_per_minute=own)
+        except RateLimited as refused:
+            clock.advance(refused.retry_after_s)
+            standing = buckets.take("k", calls_per_minute=own)
+        assert 0 <= standing.remaining < standing.limit
+    clock.advance(60)
+    standing = buckets.take("k", calls_per_minute=own)
+    clock.advance(standing.reset_s)
+    for _ in range(standing.limit):
+        buckets.take("k", calls_per_minute=own)
 
 
 def test_buckets_stay_bounded():

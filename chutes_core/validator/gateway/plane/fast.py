@@ -109,10 +109,13 @@ class FastPath:
         try:
             hold = parts.holds.open(admitted.payer, admitted.chute.rate, admitted.key)
             per_minute = admitted.key.calls_per_minute
-            parts.buckets.take(admitted.key.key_id, calls_per_minute=per_minute)  # the last: counts
+            standing = parts.buckets.take(  # the last: counts
+                admitted.key.key_id, calls_per_minute=per_minute
+            )
         except BaseException:
             if hold is not None:
                 hold.release()
             parts.pool.give_back(borrowed)
             raise
-        return Call(invocation_id, admitted, head, body, hold), route, borrowed
+        call = Call(invocation_id, admitted, head, body, hold, standing=standing)
+        return call, route, borrowed

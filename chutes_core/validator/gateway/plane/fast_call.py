@@ -29,6 +29,7 @@ from chutes_core.validator.gateway.plane.request import Request
 from chutes_core.validator.gateway.pool import Borrowed
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.routing import Route
+from chutes_core.validator.gateway.told import told_lines
 from chutes_core.wire.call import HEADER_INVOCATION
 from chutes_core.wire.frames import FrameKind
 from chutes_core.wire.launch import FrameError
@@ -200,7 +201,8 @@ class FastCall:
         self._bodiless = not has_body(request.shape.method, head.status)
         self._chunked = head.promised is None and not self._bodiless
         invocation = _INVOCATION + self._call.invocation_id.encode() + b"\r\n"
-        out = [head.before, self._connection.plane.date(), head.lines, invocation]
+        told = told_lines(self._call)
+        out = [head.before, self._connection.plane.date(), head.lines, invocation, told]
         if not request.keep_alive or self._connection.plane.stopping:
             request.keep_alive = False
             out.append(CLOSE)
@@ -210,8 +212,7 @@ class FastCall:
         self._out = out
 
     def _answered_by_instance(self, status: int) -> None:
-        self._route.succeeded(self._call.usage_us(self._parts.clock))
-        self._call.status = status
+        self._route.succeeded(self._call.answered(status, self._parts.clock))
 
     def _body(self, data: bytes) -> None:
         """Pass a piece of the body on, unless it would complete the answer."""
@@ -341,10 +342,11 @@ class FastCall:
 
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             reply = Reply(send, call.invocation_id, request.shape.method)
+            reply.standing = call.standing
             if error is None:
                 await front.resume(call, reply, receive)
             else:
-                await front.say(error, reply)
+                await front.say(error, reply, call.arrived_us)
 
         if error is None:
             front.enter()
