@@ -1,9 +1,9 @@
 """Frames inside a connection: what kinds there are, and a codec without I/O.
 
 On the wire: u32 length of the ciphertext (big endian, authenticated) and the ciphertext of
-(u8 kind, payload). The same codec serves the gateway and the runner (asyncio) and the attestation
-session (blocking sockets). Invariant: one frame is at most MAX_PAYLOAD_BYTES, and a frame that
-does not authenticate ends the connection.
+(u8 kind, payload); what is sent together is one frame (wire/together). The same codec serves the
+gateway and the runner (asyncio) and the attestation session (blocking sockets). Invariant: one
+frame is at most MAX_PAYLOAD_BYTES, and a frame that does not authenticate ends the connection.
 
 A connection: validator sends a Preamble; the instance answers with its 32-byte nonce; both derive
 ConnectionKeys; from then on only frames.
@@ -17,6 +17,7 @@ from typing import Any
 
 from chutes_core.base.errors import ProtocolError
 from chutes_core.wire.sealing import ConnectionKeys, Opener, Sealer
+from chutes_core.wire.together import fits_together, pack_together, unpack_together
 
 MAX_PAYLOAD_BYTES = 1024 * 1024
 BODY_CHUNK_BYTES = 64 * 1024
@@ -45,6 +46,7 @@ class FrameKind(IntEnum):
     RESPONSE = 33
     BODY = 34
     END = 35
+    TOGETHER = 36
     ERROR = 63
 
 
@@ -96,6 +98,16 @@ class FrameCodec:
         header = _LENGTH.pack(len(payload) + _OVERHEAD_BYTES)
         return header + self._sealer.seal(bytes([kind]) + payload, header)
 
+    def seal_together(self, *messages: tuple[FrameKind, bytes]) -> bytes:
+        """Return the bytes that carry these messages: one frame where they fit into one.
+
+        Raises:
+            ProtocolError: a payload is over MAX_PAYLOAD_BYTES.
+        """
+        if fits_together(messages, MAX_PAYLOAD_BYTES):
+            return self.seal(FrameKind.TOGETHER, pack_together(messages))
+        return b"".join([self.seal(kind, payload) for kind, payload in messages])
+
     def seal_json(self, kind: FrameKind, value: object) -> bytes:
         """Return one frame's bytes with a JSON payload."""
         return self.seal(kind, json.dumps(value, separators=(",", ":")).encode())
@@ -107,12 +119,16 @@ class FrameCodec:
             ProtocolError: too long, not authentic, or of an unknown kind.
         """
         self._buffer += data
-        frames = []
-        while (frame := self._next()) is not None:
-            frames.append(frame)
+        frames: list[Frame] = []
+        while (plain := self._next()) is not None:
+            if plain[0] == FrameKind.TOGETHER:
+                frames += [_frame(kind, payload) for kind, payload in unpack_together(plain, 1)]
+            else:
+                frames.append(_frame(plain[0], plain[1:]))
         return frames
 
-    def _next(self) -> Frame | None:
+    def _next(self) -> bytes | None:
+        """Return the plaintext of the next whole frame: its kind and its payload."""
         if len(self._buffer) < _LENGTH.size:
             return None
         header = bytes(self._buffer[: _LENGTH.size])
@@ -124,10 +140,14 @@ class FrameCodec:
             return None
         plain = self._opener.open(bytes(self._buffer[_LENGTH.size : end]), header)
         del self._buffer[:end]
-        try:
-            return Frame(FrameKind(plain[0]), plain[1:])
-        except ValueError as error:
-            raise ProtocolError("bad_frame", f"unknown frame kind {plain[0]}") from error
+        return plain
+
+
+def _frame(kind: int, payload: bytes) -> Frame:
+    try:
+        return Frame(FrameKind(kind), payload)
+    except ValueError as error:
+        raise ProtocolError("bad_frame", f"unknown frame kind {kind}") from error
 
 
 def pack_leg(gpu_index: int, leg: int, body: bytes) -> bytes:

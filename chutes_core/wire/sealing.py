@@ -9,7 +9,6 @@ grow; at rest every record gets its own derived key.
 
 import hmac
 import secrets
-import struct
 import uuid
 from dataclasses import dataclass
 from hashlib import sha256
@@ -24,6 +23,7 @@ from chutes_core.base.errors import ProtocolError
 
 KEY_BYTES = 32
 NONCE_BYTES = 32
+_GCM_NONCE_BYTES = 12
 PREAMBLE_MAGIC = b"CHU1"
 PREAMBLE_BYTES = 4 + 1 + 16 + NONCE_BYTES + 32
 UNPROVEN = 0  # generation of the keys before the proof
@@ -141,7 +141,7 @@ class Sealer:
 
     def seal(self, plaintext: bytes, header: bytes) -> bytes:
         """Return the ciphertext and its 16-byte tag; ``header`` is authenticated beside it."""
-        nonce = struct.pack(">4xQ", self._counter)
+        nonce = self._counter.to_bytes(_GCM_NONCE_BYTES, "big")
         self._counter += 1
         return self._cipher.encrypt(nonce, plaintext, header)
 
@@ -159,7 +159,7 @@ class Opener:
         Raises:
             ProtocolError: altered, reordered, or sealed under other keys.
         """
-        nonce = struct.pack(">4xQ", self._counter)
+        nonce = self._counter.to_bytes(_GCM_NONCE_BYTES, "big")
         self._counter += 1
         try:
             return self._cipher.decrypt(nonce, ciphertext, header)

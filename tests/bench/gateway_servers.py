@@ -162,12 +162,12 @@ class SealedOrigin(Base):
                     self.whole()
 
     def whole(self) -> None:
-        seal = self.codec.seal
-        self.transport.write(
-            seal(FrameKind.RESPONSE, self.response)
-            + seal(FrameKind.BODY, BODY)
-            + seal(FrameKind.END, b'{"busy_us":1}')
+        parts = (
+            (FrameKind.RESPONSE, self.response),
+            (FrameKind.BODY, BODY),
+            (FrameKind.END, b'{"busy_us":1}'),
         )
+        self.transport.write(self.codec.seal_together(*parts))
 
     def begin(self, headers) -> None:
         head = json.dumps({"status": 200, "headers": headers}).encode()

@@ -27,6 +27,7 @@ from chutes_core.validator.attest.challenges import (
 from chutes_core.validator.attest.verdicts import LegResult, attestation, judge, refused
 from chutes_core.validator.domain.launches import Reason
 from chutes_core.validator.domain.verdicts import Attestation, AttestPlan
+from chutes_core.wire import PROTOCOL_MIN
 from chutes_core.wire.blocking import BlockingConnection, open_blocking
 from chutes_core.wire.frames import Frame, FrameKind, pack_leg, unpack_leg
 from chutes_core.wire.launch import FrameError, Warm
@@ -151,6 +152,8 @@ class _Session:
             raise Objection(Reason.PROTOCOL, "WARM is not what version 1 says") from error
         if bytes.fromhex(warm.instance_public_key) != self._plan.instance_public_key:
             raise Objection(Reason.PROTOCOL, "WARM names another instance key")
+        if warm.handshake.protocol_max < PROTOCOL_MIN:
+            raise Objection(Reason.PROTOCOL, "the image's runner is too old: build the image again")
         return warm.devices, read_warms(warm.devices)
 
     def _round_trip_us(self) -> int:

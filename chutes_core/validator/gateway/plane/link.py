@@ -7,7 +7,6 @@ nobody asked make the connection unusable, so that no answer reaches the wrong c
 """
 
 import asyncio
-import struct
 from collections import deque
 from typing import Protocol, cast
 
@@ -22,12 +21,14 @@ from chutes_core.wire.sealing import (
     Preamble,
     Sealer,
 )
+from chutes_core.wire.together import TOGETHER, fits_together, pack_together, unpack_together
 
 MAX_QUEUED_FRAMES = 8
-_LENGTH = struct.Struct(">I")
-_OVERHEAD_BYTES = 1 + 16
-_HEAD_BYTES = _LENGTH.size
-_KINDS = {int(kind): kind for kind in FrameKind}
+_HEAD_BYTES = 4
+_TAG_BYTES = 16
+_OVERHEAD_BYTES = 1 + _TAG_BYTES
+_KINDS = {int(kind): kind for kind in FrameKind if kind is not FrameKind.TOGETHER}
+_TOGETHER_BYTE = bytes([TOGETHER])
 _BYTES = {kind: bytes([kind]) for kind in FrameKind}
 
 
@@ -117,8 +118,8 @@ class Link(asyncio.Protocol):
 
     # The fast path's side.
 
-    def write(self, *frames: tuple[FrameKind, bytes]) -> None:
-        """Send frames in one write without waiting; the caller has bounded them.
+    def write(self, *messages: tuple[FrameKind, bytes]) -> None:
+        """Send messages in one write, and in one frame where they fit, without waiting.
 
         Raises:
             ProtocolError: a payload is over MAX_PAYLOAD_BYTES.
@@ -126,11 +127,16 @@ class Link(asyncio.Protocol):
         assert self._transport is not None
         assert self._sealer is not None
         seal = self._sealer.seal
+        if fits_together(messages, MAX_PAYLOAD_BYTES):
+            plain = _TOGETHER_BYTE + pack_together(messages)
+            header = (len(plain) + _TAG_BYTES).to_bytes(_HEAD_BYTES, "big")
+            self._transport.write(header + seal(plain, header))
+            return
         parts = []
-        for kind, payload in frames:
+        for kind, payload in messages:
             if len(payload) > MAX_PAYLOAD_BYTES:
                 raise ProtocolError("frame_too_large", f"{kind.name} of {len(payload)} bytes")
-            header = _LENGTH.pack(len(payload) + _OVERHEAD_BYTES)
+            header = (len(payload) + _OVERHEAD_BYTES).to_bytes(_HEAD_BYTES, "big")
             parts.append(header)
             parts.append(seal(_BYTES[kind] + payload, header))
         self._transport.write(b"".join(parts))
@@ -222,26 +228,37 @@ class Link(asyncio.Protocol):
     def _take(self, data: bytes, opener: Opener) -> None:
         at, size = 0, len(data)
         while size - at >= _HEAD_BYTES:
-            (length,) = _LENGTH.unpack_from(data, at)
+            begin = at + _HEAD_BYTES
+            header = data[at:begin]
+            length = int.from_bytes(header, "big")
             if not _OVERHEAD_BYTES <= length <= MAX_PAYLOAD_BYTES + _OVERHEAD_BYTES:
                 raise ProtocolError("bad_frame", "a frame announces an impossible length")
-            begin = at + _HEAD_BYTES
             end = begin + length
             if end > size:
                 break
-            plain = opener.open(data[begin:end], data[at:begin])
-            kind = _KINDS.get(plain[0])
-            if kind is None:
-                raise ProtocolError("bad_frame", f"unknown frame kind {plain[0]}")
+            plain = opener.open(data[begin:end], header)
             at = end
             self._rest = data[at:] if at < size else b""  # `usable` looks at it
-            if self.sink is not None:
-                self.sink.on_frame(kind, plain[1:])
-                if self._error is not None:
-                    return
+            if plain[0] == TOGETHER:
+                for number, payload in unpack_together(plain, 1):
+                    self._message(number, payload)
             else:
-                self._queue(Frame(kind, plain[1:]))
+                self._message(plain[0], plain[1:])
+            if self._error is not None:
+                return
         self._rest = data[at:] if at < size else b""
+
+    def _message(self, number: int, payload: bytes) -> None:
+        """Give a message to whoever takes it."""
+        kind = _KINDS.get(number)
+        if kind is None:
+            raise ProtocolError("bad_frame", f"unknown frame kind {number}")
+        if self._error is not None:
+            return
+        if self.sink is not None:
+            self.sink.on_frame(kind, payload)
+        else:
+            self._queue(Frame(kind, payload))
 
     def _queue(self, frame: Frame) -> None:
         self._frames.append(frame)
