@@ -360,15 +360,15 @@ def test_too_many_files_in_a_context_are_422(scene):
 
 
 def test_too_many_uploads_at_once_are_429(scene):
-    """The next is told when to come back; its place is there once another has left."""
+    """One user's next is told when to come back; its place is there once another has left."""
 
     def tried():
         return image_form(scene, b"no zip")
 
     with contextlib.ExitStack() as stack:
-        for _ in range(images_form.MAX_UPLOADS):
+        for _ in range(images_form.MAX_UPLOADS_OF_ONE):
             stack.enter_context(started(scene.url, begun_form(scene, "/images/", 1000)))
-        wait_until(lambda: tried().status_code == 429, 60, "all places to be taken")
+        wait_until(lambda: tried().status_code == 429, 60, "all places of one to be taken")
         answer = tried()
         assert said(answer) == (429, "uploads_busy")
         assert int(answer.headers["Retry-After"]) >= 1

@@ -4,7 +4,9 @@ Invariant: no handler, dependency or parser sees a body that is over its route's
 cover the raw bytes, so the body is kept as it came and replayed to whoever parses it.
 """
 
-from collections.abc import Callable, Coroutine
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -16,27 +18,36 @@ from starlette.types import Message, Receive
 from chutes_core.base.errors import Exhausted, Invalid, TimedOut, TooLarge
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+Holder = Callable[[Request], Awaitable[str]]
 
 
 class Slots:
-    """How many bodies of a kind may be in memory at once."""
+    """How many large bodies may be in memory at once: ``count`` of all, ``each`` of one holder."""
 
-    def __init__(self, count: int) -> None:
-        self._free = count
+    def __init__(self, count: int, *, each: int, holder: Holder) -> None:
+        self._count = count
+        self._each = each
+        self._holder = holder
+        self._taken: Counter[str] = Counter()
 
-    def take(self) -> None:
-        """Take a slot.
+    @asynccontextmanager
+    async def taken(self, request: Request) -> AsyncIterator[None]:
+        """Hold a slot for this request.
 
         Raises:
             Exhausted: ``uploads_busy``.
+            Unauthenticated: nobody can be held to account for it.
         """
-        if self._free == 0:
+        name = await self._holder(request)
+        if self._taken[name] >= self._each or self._taken.total() >= self._count:
             raise Exhausted("uploads_busy", "too many uploads at once", retry_after_s=5)
-        self._free -= 1
-
-    def give(self) -> None:
-        """Give it back."""
-        self._free += 1
+        self._taken[name] += 1
+        try:
+            yield
+        finally:
+            self._taken[name] -= 1
+            if not self._taken[name]:
+                del self._taken[name]
 
 
 def bounded_route(
@@ -51,11 +62,8 @@ def bounded_route(
             async def bounded(request: Request) -> Response:
                 if request.method in ("GET", "HEAD") or slots is None:
                     return await _handle(request)
-                slots.take()
-                try:
+                async with slots.taken(request):
                     return await _handle(request)
-                finally:
-                    slots.give()
 
             async def _handle(request: Request) -> Response:
                 body = await read_body(request, limit_bytes, timeout_s)

@@ -4,7 +4,7 @@ Invariant: a route that names a guard runs only for a proven caller; a signature
 (the store keeps its nonce), and nothing here touches SQLite on the event loop.
 """
 
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Annotated
@@ -14,7 +14,7 @@ from fastapi import Request, Security
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Unauthenticated
-from chutes_core.base.failures import FailedTries
+from chutes_core.base.failures import FailedTries, network_of
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.accounts.service import Accounts
 from chutes_core.validator.api.openapi import API_KEY, HOTKEY
@@ -58,6 +58,20 @@ class Guards:
             caller = await run_sync(partial(self._verify, request, body, "register"))
         return caller.hotkey_ss58
 
+    async def holder(self, request: Request) -> str:
+        """Return whom to hold to account for a body that has not been read yet.
+
+        A key proves its account; a signature covers the body and proves nothing before it, so its
+        address stands in for whoever claims a hotkey.
+
+        Raises:
+            Unauthenticated: neither is there, or the key is bad.
+        """
+        with self._counted(request):
+            if _SIGNATURE in request.headers:
+                return network_of(request.client.host if request.client else None)
+            return (await run_sync(self._by_key, request.headers)).account.user_id
+
     @contextmanager
     def _counted(self, request: Request) -> Iterator[None]:
         """Check the address before its proof, and count the proof if it fails."""
@@ -74,6 +88,9 @@ class Guards:
         if _SIGNATURE in headers:
             caller = self._verify(request, body, purpose)
             return self._accounts.signed(caller.hotkey_ss58, headers.get(USER_ID))
+        return self._by_key(headers)
+
+    def _by_key(self, headers: Mapping[str, str]) -> Principal:
         text = presented_key(headers.get("authorization"), headers.get("x-api-key"))
         if text is None:
             raise Unauthenticated(

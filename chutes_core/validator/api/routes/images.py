@@ -25,7 +25,8 @@ from chutes_core.validator.domain.images import Image
 
 MAX_BODY_BYTES = 72 * 1024 * 1024  # the context's limit, and room for the form around it
 UPLOAD_TIMEOUT_S = 600.0
-MAX_UPLOADS = 4
+MAX_UPLOADS = 6
+MAX_UPLOADS_OF_ONE = 2
 MAX_FIELD_BYTES = 4 * 1024 * 1024
 KEEP_ALIVE_POLLS = 20
 _ENDED = ("built", "error")
@@ -38,7 +39,8 @@ _FORM = multipart(
 
 def build_router(services: Services, guards: Guards) -> APIRouter:
     """Return the routes under /images."""
-    bounded = bounded_route(MAX_BODY_BYTES, timeout_s=UPLOAD_TIMEOUT_S, slots=Slots(MAX_UPLOADS))
+    slots = Slots(MAX_UPLOADS, each=MAX_UPLOADS_OF_ONE, holder=guards.holder)
+    bounded = bounded_route(MAX_BODY_BYTES, timeout_s=UPLOAD_TIMEOUT_S, slots=slots)
     router = APIRouter(prefix="/images", tags=["images"], route_class=bounded)
     user = Annotated[Principal, Depends(guards.user("images"))]
     images = services.images
