@@ -6,7 +6,7 @@ signatures.
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from urllib.parse import quote
 
@@ -23,6 +23,8 @@ from chutes_core.wire.urls import check_url
 MAX_LEASES_BYTES = 4 * 1024 * 1024
 MAX_LEASE_PAGES = 256
 PEER_TIMEOUT_S = 5.0
+EXCHANGE_S = 30.0
+"""For all pages of one validator; the next exchange goes on where a slow one stopped."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,7 @@ class Inventories:
         self._client = client
         self._leases = leases
         self._known: dict[str, Inventory] = {}
+        self._read_to: dict[str, Lease] = {}  # by the URL of a validator that was too slow
 
     @property
     def known(self) -> Mapping[str, Inventory]:
@@ -73,34 +76,32 @@ class Inventories:
             validators: hotkey -> committed URL.
             allow_private: dial private addresses too; on a devnet only.
         """
+        urls = set(validators.values())
+        self._read_to = {url: at for url, at in self._read_to.items() if url in urls}
         async with PeerSession(timeout_s=PEER_TIMEOUT_S) as peers:
             asked = [
-                self._learn_from(peers, url, allow_private=allow_private)
-                for url in validators.values()
+                self._learn_from(peers, url, allow_private=allow_private) for url in sorted(urls)
             ]
             kept = await asyncio.gather(*asked, return_exceptions=True)
         _log_broken(kept)
         return sum(count for count in kept if isinstance(count, int))
 
     async def _learn_from(self, peers: PeerSession, url: str, *, allow_private: bool) -> int:
-        """Read a validator's leases, page after page, and return how many were kept.
+        """Read a validator's leases for `EXCHANGE_S` at most, and return how many were kept.
 
         A peer that forges, or whose pages do not go forward, is read no further.
         """
-        kept, last = 0, None
+        pages = _Pages(self._leases, peers, url, self._read_to.pop(url, None))
         try:
             await check_url(url, allow_private=allow_private)
-            for _ in range(MAX_LEASE_PAGES):
-                page = await _fetch_page(peers, url, last)
-                learned = await asyncio.to_thread(self._leases.learn, page)
-                kept += learned.kept
-                forward = bool(page) and (last is None or page[-1].place > last.place)
-                if len(page) < LEASES_PAGE or learned.forged or not forward:
-                    break
-                last = page[-1]
+            await _within(pages.read(), EXCHANGE_S)
+        except asyncio.TimeoutError:
+            logger.info("leases not read to their end", url=url, kept=pages.kept)
+            if pages.last is not None:
+                self._read_to[url] = pages.last
         except ChutesError as error:
             logger.debug("leases not answered", url=url, error=error.code)
-        return kept
+        return pages.kept
 
     async def _ask(self, miner: MinerAddress) -> Inventory | None:
         try:
@@ -111,6 +112,32 @@ class Inventories:
             logger.debug("inventory not answered", miner=miner.hotkey, error=error.code)
             return None
         return inventory if inventory.hotkey == miner.hotkey else None
+
+
+async def _within(reading: Coroutine[None, None, None], seconds: float) -> None:
+    await asyncio.wait_for(reading, seconds)
+
+
+class _Pages:
+    """The leases of one validator, page after page; `last` is the last lease that was read."""
+
+    def __init__(self, leases: LeaseBook, peers: PeerSession, url: str, last: Lease | None) -> None:
+        self._leases = leases
+        self._peers = peers
+        self._url = url
+        self.last = last
+        self.kept = 0
+
+    async def read(self) -> None:
+        """Read to the end, or to the first page that does not go on from the last."""
+        for _ in range(MAX_LEASE_PAGES):
+            page = await _fetch_page(self._peers, self._url, self.last)
+            learned = await asyncio.to_thread(self._leases.learn, page)
+            self.kept += learned.kept
+            forward = bool(page) and (self.last is None or page[-1].place > self.last.place)
+            if len(page) < LEASES_PAGE or learned.forged or not forward:
+                return
+            self.last = page[-1]
 
 
 async def _fetch_page(peers: PeerSession, url: str, last: Lease | None) -> tuple[Lease, ...]:

@@ -2,7 +2,7 @@
 
 Every lease is a miner's signed word, so it matters not from whom it was heard. Invariant: a GPU
 with two leases to different validators that share a block is in conflict from then on, for all
-blocks that the two share, and no flood of leases hides one.
+blocks that the two share, and no flood of leases hides one, not over a restart either.
 """
 
 from collections.abc import Iterable, Sequence
@@ -53,7 +53,6 @@ class LeaseBook:
         self._chain = chain
         self._self = self_hotkey
         self._per_miner = per_miner
-        self._overfull: dict[str, int] = {}  # hotkey -> the block at which a lease was left out
 
     def learn(self, leases: Iterable[Lease], *, miner_hotkey: str | None = None) -> Learned:
         """Remember leases heard from a miner or another validator.
@@ -145,15 +144,15 @@ class LeaseBook:
             return True
         lease.check_signature()
         if self._store.count(miner, block - DAY_BLOCKS) >= self._per_miner:
-            if miner not in self._overfull:
+            if not self._is_overfull(miner):
                 logger.warning("miner signs too many leases", miner=miner)
-            self._overfull[miner] = block
+            self._store.left_out(miner, block)
             return False
         self._store.upsert(lease)
         return True
 
     def _is_overfull(self, miner_hotkey: str) -> bool:
-        since = self._overfull.get(miner_hotkey)
+        since = self._store.left_out_at(miner_hotkey)
         return since is not None and self._chain.block <= since + DAY_BLOCKS
 
     def _holds(self, lease: Lease, miner_hotkey: str, gpu_uuid: str, block: int) -> bool:

@@ -137,7 +137,7 @@ class Lights:
                 outcomes, others = await self._attest(ready, least_us, beside)
                 for launch, outcome in outcomes:
                     self._drains.proven(launch.launch_id)
-                    await self._conclude(launch, outcome)
+                    await self._conclude_alone(launch, outcome)
         for launch, done in zip(launches, quiet, strict=True):
             if not done:
                 await self._not_quiet(launch)
@@ -173,6 +173,18 @@ class Lights:
         return self._plans.again(now, prebuilt=prebuilt, least_us=least_us)
 
     async def _conclude(self, launch: Launch, outcome: Attestation) -> None:
+    async def _conclude_alone(self, launch: Launch, outcome: Attestation) -> None:
+        """Draw one instance's consequences; what breaks there costs no other its own."""
+        try:
+            await self._conclude(launch, outcome)
+        except Exception as error:  # noqa: BLE001 # each consequence is an edge of its own
+            self._again(launch, RETRY_S)
+            logger.opt(exception=error).error(
+                "a challenge's consequence failed",
+                launch=launch.launch_id,
+                verdict=outcome.reason.value,
+            )
+
         await asyncio.to_thread(self._lifecycle.record, launch, outcome)
         self._again(launch, self._interval_s)
         if outcome.passed:

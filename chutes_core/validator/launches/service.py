@@ -27,6 +27,7 @@ from chutes_core.validator.domain.launches import (
     Reason,
 )
 from chutes_core.validator.launches.admissions import Admissions
+from chutes_core.validator.launches.cooloff import check_cool_off
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.ports import ChainView, Changed, Miner
 from chutes_core.validator.launches.transfers import image_ref
@@ -131,7 +132,7 @@ class Launches:
         Raises:
             Forbidden: not_registered, test_proof_refused, no_lease.
             Conflict: not_wanted, not_serving, gpu_busy, lease_conflict, not_admitted,
-                gpu_contested, gpu_uncalibrated, proof_failed_lately, proof_tries_used.
+                gpu_contested, gpu_uncalibrated, proof_failed_lately, proof_tries_used, cooling_off.
             Invalid: wrong_gpus.
         """
         async with self._granting:  # two requests must not both take the last wanted place
@@ -231,8 +232,7 @@ class Launches:
                 profile=self._admissions.profile_for(hotkey, uuids),
                 gpu_class=gpu_class,
             )
-        if len({gpu.gpu_class for gpu in request.gpus}) != 1:
-            raise Invalid("wrong_gpus", "the GPUs of one instance are of one class")
+        check_cool_off(self._store.launches, hotkey, request.chute_id, now_s)
         self._admissions.check_called(
             hotkey, [gpu.uuid for gpu in (*request.gpus, *request.idle_gpus)]
         )

@@ -139,6 +139,17 @@ class LaunchRows:
         )
         return None if row is None else _launch(row)
 
+    def last_of(
+        self, miner_hotkey: str, chute_id: str, *, since_s: int, limit: int
+    ) -> tuple[Launch, ...]:
+        """Return a miner's launches of a chute that ended at or after a time, newest first."""
+        rows = self._db.all(
+            "SELECT * FROM launches WHERE miner_hotkey=? AND gone_at_s>=? AND chute_id=?"
+            " ORDER BY gone_at_s DESC, requested_at_s DESC LIMIT ?",
+            (miner_hotkey, since_s, chute_id, limit),
+        )
+        return tuple(map(_launch, rows))
+
     def by_miner(self, miner_hotkey: str, include_gone_since_s: int) -> tuple[Launch, ...]:
         """Return a miner's open launches and those that ended at or after a time, oldest first."""
         rows = self._db.all(

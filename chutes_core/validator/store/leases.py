@@ -61,6 +61,18 @@ class LeaseRows:
             (miner_hotkey, block),
         )
 
+    def left_out(self, miner_hotkey: str, block: int) -> None:
+        """Keep that a lease of a miner was left out at a block, because it had too many."""
+        row: dict[str, Value] = {"miner_hotkey": miner_hotkey, "block": block}
+        self._db.insert("leases_left_out", row, known="replace")
+
+    def left_out_at(self, miner_hotkey: str) -> int | None:
+        """Return the block at which a lease of a miner was left out last."""
+        row = self._db.one(
+            "SELECT block FROM leases_left_out WHERE miner_hotkey=?", (miner_hotkey,)
+        )
+        return None if row is None else int(row["block"])
+
     def of_gpu(self, miner_hotkey: str, gpu_uuid: str, block: int) -> tuple[Lease, ...]:
         """Return the leases of one GPU that hold at ``block`` or later."""
         rows = self._db.all(

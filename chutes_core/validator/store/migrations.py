@@ -348,3 +348,11 @@ def _summonses(db: Database) -> None:
         "CREATE TABLE gpu_summonses (miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL,"
         " launch_id TEXT NOT NULL, PRIMARY KEY (miner_hotkey, gpu_uuid)) STRICT, WITHOUT ROWID"
     )
+
+
+@migrations(name="0111-leases-left-out")
+def _left_out(db: Database) -> None:
+    db.execute(
+        "CREATE TABLE leases_left_out (miner_hotkey TEXT PRIMARY KEY, block INTEGER NOT NULL)"
+        " STRICT, WITHOUT ROWID"
+    )

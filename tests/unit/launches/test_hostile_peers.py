@@ -1,5 +1,6 @@
 """What one hostile miner, validator or developer can do to the others: nothing."""
 
+import asyncio
 import json
 from contextlib import asynccontextmanager
 
@@ -8,7 +9,7 @@ from aiohttp import web
 from bittensor_core import Keypair
 from pydantic import ValidationError
 
-from chutes_core.validator.launches.inventories import Inventories, MinerAddress
+from chutes_core.validator.launches.inventories import EXCHANGE_S, Inventories, MinerAddress
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.ports import Miner
 from chutes_core.validator.launches.snapshot import _models
@@ -119,6 +120,42 @@ async def test_leases_beyond_a_page_are_read_too(inventories, monkeypatch):
         circles.append(True)
         await inventories[0].exchange({"a": url}, allow_private=True)
         assert len(asked) == 2
+
+
+async def test_a_slow_validator_is_read_for_a_bounded_time_and_further_the_next_time(
+    inventories, monkeypatch
+):
+    """Its pages come, and then it stalls; the others are read meanwhile."""
+    monkeypatch.setattr("chutes_core.validator.launches.inventories.LEASES_PAGE", 4)
+    rows = sorted(leases(10), key=lambda lease: lease.place)
+    asked, came, let_go = [], asyncio.Event(), asyncio.Event()
+
+    async def slow(request):
+        asked.append(request.query.get("after"))
+        if len(asked) == 2:
+            came.set()
+            await let_go.wait()
+        after = asked[-1]
+        left = [one for one in rows if after is None or one.place > place_of(after)]
+        return web.json_response({"leases": [one.model_dump() for one in left[:4]]})
+
+    async def until_it_stalls(reading, seconds):
+        assert seconds == EXCHANGE_S
+        task = asyncio.ensure_future(reading)
+        await came.wait()
+        task.cancel()
+        raise asyncio.TimeoutError
+
+    async with served(slow) as url:
+        with monkeypatch.context() as patch:
+            patch.setattr("chutes_core.validator.launches.inventories._within", until_it_stalls)
+            assert await inventories[0].exchange({"a": url}, allow_private=True) == 4
+        assert asked == [None, rows[3].cursor]
+        assert await inventories[0].exchange({"a": url}, allow_private=True) == 6
+        assert asked[2:] == [rows[3].cursor, rows[7].cursor]
+        assert await inventories[0].exchange({"a": url}, allow_private=True) == 10
+        assert asked[4] is None
+        let_go.set()
 
 
 async def test_private_addresses_are_not_dialled_off_a_devnet(inventories, serve):

@@ -123,6 +123,14 @@ def test_a_miner_that_signs_too_many_leases_gets_nothing_for_a_day(book):
     require(book, later, block=DAY_BLOCKS + 30)
 
 
+def test_a_restart_is_no_way_around_the_bound_of_leases(book):
+    """That a lease was left out is kept: the one that shows a conflict may be among those."""
+    book.learn([lease(gpu=f"GPU-{number}") for number in range(9)])
+    again = LeaseBook(book._store, book._chain, self_hotkey=US, per_miner=8)
+    assert again.conflicted(MINER.ss58_address, "GPU-1", 15)
+    assert not again.conflicted(OTHER.ss58_address, "GPU-1", 15)
+
+
 def test_leases_come_in_pages_that_miss_none(book, monkeypatch):
     """Each page goes on after the last lease of the one before, over miners and GPUs."""
     monkeypatch.setattr("chutes_core.validator.launches.leases.LEASES_PAGE", 3)

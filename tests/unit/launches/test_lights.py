@@ -210,6 +210,29 @@ async def test_what_breaks_in_a_challenge_leaves_nobody_paused_and_is_tried_agai
     assert await house.tick(RETRY_S) == 1
 
 
+async def test_a_consequence_that_fails_costs_no_other_instance_its_own(house, monkeypatch):
+    """The first one's record cannot be written; the second's launch ends, the first is retried."""
+    one, other = launch(1), launch(2, chute="d")
+    house.add(one, other)
+    house.answers["0002"] = Reason.PROOF_WRONG
+    kept = house.record
+
+    def record(launch, attestation):
+        if launch.launch_id == "0001":
+            raise Unavailable("store_unavailable", "the disk is full")
+        kept(launch, attestation)
+
+    monkeypatch.setattr(house, "record", record)
+    beside = SimpleNamespace(launch_id="node", prebuilt=None, least_us=1)
+    with house.pauses.holding(["node"]):
+        others = await house.lights.challenge([one, other], least_us=1, beside=[beside])
+    assert len(others) == 1
+    assert house.ended == {"0002": Reason.PROOF_WRONG}
+    monkeypatch.setattr(house, "record", kept)
+    await house.tick(RETRY_S)
+    assert house.recorded[-1] == ("0001", Reason.NONE)
+
+
 async def test_a_stream_without_end_on_ones_own_instance_is_no_way_around_a_challenge(house):
     """Waited for two minutes twice, then for as long as a call can last, then it ends as late."""
     house.add(launch(1))
