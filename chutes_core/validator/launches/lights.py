@@ -172,7 +172,6 @@ class Lights:
             return None  # it ended while it was waited for
         return self._plans.again(now, prebuilt=prebuilt, least_us=least_us)
 
-    async def _conclude(self, launch: Launch, outcome: Attestation) -> None:
     async def _conclude_alone(self, launch: Launch, outcome: Attestation) -> None:
         """Draw one instance's consequences; what breaks there costs no other its own."""
         try:
@@ -185,6 +184,7 @@ class Lights:
                 verdict=outcome.reason.value,
             )
 
+    async def _conclude(self, launch: Launch, outcome: Attestation) -> None:
         await asyncio.to_thread(self._lifecycle.record, launch, outcome)
         self._again(launch, self._interval_s)
         if outcome.passed:

@@ -232,6 +232,8 @@ class Launches:
                 profile=self._admissions.profile_for(hotkey, uuids),
                 gpu_class=gpu_class,
             )
+        if len({gpu.gpu_class for gpu in request.gpus}) != 1:
+            raise Invalid("wrong_gpus", "the GPUs of one instance are of one class")
         check_cool_off(self._store.launches, hotkey, request.chute_id, now_s)
         self._admissions.check_called(
             hotkey, [gpu.uuid for gpu in (*request.gpus, *request.idle_gpus)]
