@@ -1,6 +1,7 @@
-"""Fetching a base image from a registry, by its name.
+"""Fetching an image from a registry, by its name.
 
-Path: docker_builder looks at a base before it builds on it. The request is made on the SDK's own
+Path: docker_builder looks at a base before it builds on it; a miner pulls a chute's image by its
+digest (`registry`). The request is made on the SDK's own
 HTTP session because `api.pull` hides the response, which has to be closed. Invariant: the pull ends
 with the caller: when `keep_on` says no, and when it fails, the connection is closed, upon which the
 engine gives up.
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import docker
-from docker.auth import get_config_header, resolve_repository_name
+from docker.auth import encode_header, get_config_header, resolve_repository_name
 from docker.utils import parse_repository_tag
 
 from chutes_core.base.errors import ChutesError, Unavailable
@@ -25,8 +26,9 @@ def pull(
     name: str,
     on_line: Callable[[str], None],
     keep_on: Callable[[], bool],
+    credentials: dict[str, str] | None = None,
 ) -> None:
-    """Pull an image.
+    """Pull an image, with these credentials; None: with those that this host has for its registry.
 
     Raises:
         NotFound: ``no_such_image``. Unavailable: ``image_pull_failed``, ``disk_full``, ….
@@ -34,7 +36,10 @@ def pull(
     repository, tag = parse_repository_tag(name)
     api, doing = client.api, f"pull {name[:200]}"
     with explained(doing):
-        auth = get_config_header(api, resolve_repository_name(repository)[0])
+        if credentials is not None:
+            auth = encode_header(credentials)
+        else:
+            auth = get_config_header(api, resolve_repository_name(repository)[0])
         response = api.post(
             f"{api.base_url}/v{api.api_version}/images/create",
             params={"fromImage": repository, "tag": tag or "latest"},

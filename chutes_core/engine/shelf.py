@@ -1,13 +1,58 @@
-"""Images that a miner keeps in its engine: named, listed, and removed oldest first.
+"""Images that a role keeps in its engine: named, listed, and removed.
 
-An image is kept under `repository:image id`; naming it again counts as use. Invariant: an image
-that a container uses, and one that somebody else named too, is never removed.
+An image is kept under `repository:image id`; a miner's go oldest first, and naming one again counts
+as use; a validator's are told by a label and go with their records. Invariant: an image that a
+container uses, and one that somebody else named too, is never removed.
 """
+
+from dataclasses import dataclass
 
 from docker import DockerClient
 
 from chutes_core.base.errors import Conflict, NotFound
 from chutes_core.engine.failures import explained
+
+_NO_NAME, _NO_DIGEST = "<none>:<none>", "<none>@<none>"
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The images with a label: all their tags, and the ids of those that have no name at all."""
+
+    names: tuple[str, ...]
+    unnamed: tuple[str, ...]
+
+    def names_under(self, repository: str) -> tuple[str, ...]:
+        """Return the names ``repository:…``."""
+        return tuple(name for name in self.names if name.rpartition(":")[0] == repository)
+
+
+def labelled(client: DockerClient, label: str, value: str) -> Labelled:
+    """Return the images with a label.
+
+    Raises:
+        ChutesError: the engine does not answer.
+    """
+    with explained("list images"):
+        listed = client.api.images(filters={"label": f"{label}={value}"})
+    names: list[str] = []
+    unnamed: list[str] = []
+    for image in listed:
+        own = [tag for tag in image.get("RepoTags") or () if tag != _NO_NAME]
+        names += own
+        digests = [one for one in image.get("RepoDigests") or () if one != _NO_DIGEST]
+        if not own and not digests:
+            unnamed.append(str(image["Id"]))
+    return Labelled(tuple(names), tuple(unnamed))
+
+
+def take_away(client: DockerClient, name: str) -> bool:
+    """Remove a name, or an image without one; False where it is in use or gone already.
+
+    Raises:
+        ChutesError: the engine does not answer.
+    """
+    return _remove(client, name)
 
 
 def put(client: DockerClient, image_digest: str, repository: str, image_id: str) -> None:

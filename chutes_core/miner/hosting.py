@@ -15,6 +15,7 @@ from loguru import logger
 
 from chutes_core.base.errors import Invalid
 from chutes_core.engine.connect import connect
+from chutes_core.engine.registry import Access
 from chutes_core.engine.run import Containers
 from chutes_core.miner.archives import Archives
 from chutes_core.miner.attempts import AttemptWatch, read_containers, read_nothing
@@ -26,6 +27,7 @@ from chutes_core.miner.runtime.base import ImageBundle, Runtime
 from chutes_core.miner.runtime.beside import WithSystemRunner
 from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
 from chutes_core.miner.runtime.process import ProcessRuntime
+from chutes_core.miner.runtime.registries import Registries
 from chutes_core.miner.runtime.walls import Walls
 from chutes_core.miner.settings import MinerSettings
 from chutes_core.miner.validator_api import ValidatorApi
@@ -75,6 +77,14 @@ async def make_hosting(
         dns=settings.resolvers,
         graval_home=settings.graval_path,
         keep_images=settings.keep_images,
+        registries=Registries(
+            settings.registry,
+            Access(
+                user=settings.registry_user,
+                password=settings.registry_password.get_secret_value(),
+            ),
+            any_host=is_devnet,
+        ),
     )
     logger.bind(
         memory_mib=limits.memory_bytes // _MIB, cpus=limits.cpus, inside=networks.inside.name

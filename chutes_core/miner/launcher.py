@@ -106,6 +106,8 @@ class Launcher:
         known = await self._runtime.known(image)
         if known is not None:
             return known
+        if image.registry_ref:
+            return await self._runtime.pull(image)
         bundle = await self._images.get(validator, image)
         try:
             prepared = await self._runtime.prepare(bundle)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from chutes_core.base.errors import Invalid
@@ -58,6 +58,11 @@ class MinerSettings(RoleSettings):
     instance_tmp_mb: int = Field(default=0, ge=0)
     instance_cpus: float = Field(default=0, ge=0, le=1024)
     instance_pids: int = Field(default=1024, ge=64, le=100_000)
+    registry: str = Field(
+        default="", description="host[:port] of a registry: may be private, gets these credentials"
+    )
+    registry_user: str = ""
+    registry_password: SecretStr = SecretStr("")
     keep_images: int = Field(default=20, ge=1, le=10_000)
     declare_gpu: str = ""
     validators: str = "auto"

@@ -49,6 +49,7 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(TICK_S, "images", lambda: _in_thread(parts.images.build_pending))
     loops.every(PRUNE_S, "pruning", lambda: _in_thread(_prune(parts)))
 
+    loops.every(PRUNE_S, "leftovers", lambda: _in_thread(parts.images.sweep))
 
 async def commit_url(parts: Validator) -> None:
     """Let the chain name this validator's URL; sends nothing where it does already."""

@@ -7,7 +7,7 @@ import ipaddress
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import SettingsConfigDict
 
 from chutes_core.base.errors import Invalid
@@ -69,6 +69,11 @@ class ValidatorSettings(RoleSettings):
     profile: Literal["test", "periodic", "admission"] = Field(
         default="periodic", description="of launches; test (devnet only) goes for all challenges"
     )
+    registry: str = Field(
+        default="", description="host[:port][/path] of an OCI registry that images go through"
+    )
+    registry_user: str = Field(default="", description="pushes; default: passes signed here")
+    registry_password: SecretStr = Field(default=SecretStr(""), description="of registry_user")
     admission_max_age_s: int = Field(
         default=24 * 3600, ge=0, description="how long a node attestation counts; 0: not needed"
     )

@@ -131,7 +131,9 @@ class ImageRef(Message):
     """Where a launch's image comes from: GET `path` on the validator, check `sha256`.
 
     For kind ``docker`` the file is an archive of the built image, fetched with ``token``, and
-    ``image_digest`` is the engine's id (``sha256:…``) that loading it must give.
+    ``image_digest`` is the engine's id (``sha256:…``) that loading it must give. With a
+    ``registry_ref`` (``host/path@sha256:…``) the image is pulled from there instead; ``sha256`` is
+    then its manifest's, and ``token`` a bearer token for that registry, or empty.
     """
 
     image_id: RecordId
@@ -141,7 +143,8 @@ class ImageRef(Message):
     sha256: HexKey
     size_bytes: int = Field(ge=0)
     image_digest: str = Field(default="", max_length=80)
-    token: str = Field(default="", max_length=200)
+    token: str = Field(default="", max_length=4096)
+    registry_ref: str = Field(default="", max_length=400)
 
 
 class LaunchGrant(Message):

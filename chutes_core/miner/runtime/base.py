@@ -116,6 +116,15 @@ class Runtime(Protocol):
         """
         ...
 
+    async def pull(self, image: ImageRef) -> PreparedImage:
+        """Prepare an image that lies in a registry.
+
+        Raises:
+            ProtocolError: ``bad_image_ref``, ``registry_refused``.
+            ChutesError: the engine's refusal, or the registry's.
+        """
+        ...
+
     async def start(self, spec: InstanceSpec) -> None:
         """Start an instance.
 

@@ -51,6 +51,10 @@ class WithSystemRunner:
         """Prepare a chute's image."""
         return await self._containers.prepare(bundle)
 
+    async def pull(self, image: ImageRef) -> PreparedImage:
+        """Pull a chute's image."""
+        return await self._containers.pull(image)
+
     async def start(self, spec: InstanceSpec) -> None:
         """Start the system chute as a process, a chute as a container."""
         system = spec.image.sha256 == NO_IMAGE_SHA256

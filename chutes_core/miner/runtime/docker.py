@@ -40,6 +40,7 @@ from chutes_core.miner.runtime.base import (
     RuntimeFailed,
 )
 from chutes_core.miner.runtime.docker_images import EngineImages
+from chutes_core.miner.runtime.registries import Registries
 from chutes_core.miner.runtime.walls import Walls
 from chutes_core.wire.control import ImageRef, RuntimeName
 
@@ -88,6 +89,7 @@ class DockerRuntime:
         graval_home: a self-contained Python with torch and Triton, mounted read-only; None: the
             image's own interpreter runs the provers (declared stand-ins).
         keep_images: how many images stay in the engine when nothing uses them.
+        registries: from where images may be pulled.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class DockerRuntime:
         dns: tuple[str, ...] = (),
         graval_home: Path | None = None,
         keep_images: int = 20,
+        registries: Registries | None = None,
     ) -> None:
         self._client = client
         self._owner = owner
@@ -110,7 +113,7 @@ class DockerRuntime:
         self._limits = limits
         self._dns = dns
         self._graval_home = graval_home
-        self._images = EngineImages(client, keep_images)
+        self._images = EngineImages(client, keep_images, registries or Registries())
         self._seen: dict[str, Seen] = {}
         self._over: dict[str, Ended] = {}
         self._tails: dict[str, str] = {}
@@ -153,6 +156,10 @@ class DockerRuntime:
     async def prepare(self, bundle: ImageBundle) -> PreparedImage:
         """Load the archive; the engine must then have exactly the granted image."""
         return await self._images.prepare(bundle)
+
+    async def pull(self, image: ImageRef) -> PreparedImage:
+        """Pull the granted image from its registry by digest."""
+        return await self._images.pull(image)
 
     async def start(self, spec: InstanceSpec) -> None:
         """Create and start the container; what fails leaves none behind."""

@@ -1,4 +1,4 @@
-"""The images that a docker runtime starts instances from: looked up, loaded, trimmed.
+"""The images that a docker runtime starts instances from: looked up, loaded or pulled, trimmed.
 
 Path: DockerRuntime -> here (asyncio) -> chutes_core.engine (sync, in threads). Invariant: what is
 returned as prepared is the granted image, under the name that this engine has for it: an engine
@@ -10,20 +10,28 @@ import asyncio
 
 from loguru import logger
 
-from chutes_core.engine import archive, shelf
+from chutes_core.engine import archive, registry, shelf
 from chutes_core.engine.run import EngineClient
 from chutes_core.miner.runtime.base import ImageBundle, PreparedImage
+from chutes_core.miner.runtime.registries import Registries
 from chutes_core.wire.control import ImageRef
 
 IMAGE_TAG = "chutes-image"
 
 
 class EngineImages:
-    """Images under our tag in one engine; ``keep`` of them stay when nothing uses them."""
+    """Images under our tag in one engine.
 
-    def __init__(self, client: EngineClient, keep: int) -> None:
+    Args:
+        client: of the engine.
+        keep: so many stay when nothing uses them.
+        registries: from where images may be pulled.
+    """
+
+    def __init__(self, client: EngineClient, keep: int, registries: Registries) -> None:
         self._client = client
         self._keep = keep
+        self._registries = registries
         self._ids: dict[str, str] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self.warm: frozenset[str] = frozenset()
@@ -60,6 +68,22 @@ class EngineImages:
         self.warm |= {bundle.image_id}
         logger.bind(image=bundle.name, digest=bundle.image_digest).info("image was loaded")
         return PreparedImage(bundle.image_id, bundle.sha256, held)
+
+    async def pull(self, image: ImageRef) -> PreparedImage:
+        """Pull the image by its digest, which the engine checks."""
+        access = self._registries.access_to(image)
+        async with self._locks.setdefault(image.image_digest, asyncio.Lock()):
+            held = await asyncio.to_thread(
+                registry.pull_exactly,
+                self._client,
+                image.registry_ref,
+                access,
+                lambda digest: shelf.put(self._client, digest, IMAGE_TAG, image.image_id),
+            )
+        self._ids[image.image_digest] = held
+        self.warm |= {image.image_id}
+        logger.bind(image=image.name, ref=image.registry_ref).info("image was pulled")
+        return PreparedImage(image.image_id, image.sha256, held)
 
     def trim(self) -> None:
         """Remove what was used longest ago; sync, called from a thread.

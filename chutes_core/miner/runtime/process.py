@@ -20,6 +20,7 @@ from pathlib import Path
 from loguru import logger
 
 import chutes_core
+from chutes_core.base.errors import ProtocolError
 from chutes_core.miner.runtime import shim
 from chutes_core.miner.runtime.base import (
     Ended,
@@ -89,6 +90,10 @@ class ProcessRuntime:
     async def prepare(self, bundle: ImageBundle) -> PreparedImage:
         """Make the image's venv."""
         return await self._venvs.prepare(bundle)
+
+    async def pull(self, image: ImageRef) -> PreparedImage:
+        """Refuse: there is no engine."""
+        raise ProtocolError("bad_image_ref", "the process runtime pulls from no registry")
 
     async def start(self, spec: InstanceSpec) -> None:
         """Start the runner under its shim."""

@@ -1,11 +1,11 @@
 """The steps of one image's build: the Dockerfile, checks, the runner's layer, the archive.
 
-Path: docker_builder -> `Job.run` -> engine/{pull,build,check,archive} -> blobs. Look at the bases
-(no triggers), build on the guarded network, look at the result (its Python must be 3.10 or later),
-build the runner's layer on top and try it as the user that instances run as, save. Invariant: what
-fails because of the image ends as BuildFailed with a code, what to do, and the last lines of
-output; what fails because of this host raises Unavailable, and the image is tried again; nothing
-unnamed is left in the engine by a failed build.
+Path: docker_builder -> `Job.run` -> engine/{pull,build,check,archive} -> blobs, or a registry. Look
+at the bases (no triggers), build on the guarded network, look at the result (its Python must be
+3.10 or later), build the runner's layer on top and try it as the user that instances run as, save
+or push. Invariant: what fails because of the image ends as BuildFailed with a code, what to do, and
+the last lines of output; what fails because of this host raises Unavailable, and the image is tried
+again; nothing unnamed is left in the engine by a failed build.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from chutes_core.base.errors import ChutesError
+from chutes_core.base.errors import ChutesError, Unavailable
 from chutes_core.engine import archive
 from chutes_core.engine.build import (
     LAST_LINES,
@@ -40,6 +40,7 @@ from chutes_core.validator.catalog.builder import (
 from chutes_core.validator.catalog.context import DOCKERFILE, tar_of_bundle, tar_of_files
 from chutes_core.validator.catalog.dockerfile import bases
 from chutes_core.validator.catalog.layer import layer_dockerfile
+from chutes_core.validator.catalog.registry import Registry
 from chutes_core.validator.catalog.wheel import runner_wheel
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.store.blobs import Blobs
@@ -63,6 +64,16 @@ class Shop(Protocol):
     @property
     def blobs(self) -> Blobs:
         """Return where bundles and archives lie."""
+        ...
+
+    @property
+    def registry(self) -> Registry | None:
+        """Return where images go; None: into archives among the blobs."""
+        ...
+
+    @property
+    def label(self) -> str:
+        """Return what tells this builder's images in an engine."""
         ...
 
     @property
@@ -199,7 +210,7 @@ class Job:
             self._step("the image's entry point is replaced: an instance starts the runner")
         wheel = runner_wheel()
         target = self._work / "layer.tar"
-        text = layer_dockerfile(made, python.executable, wheel.name)
+        text = layer_dockerfile(made, python.executable, wheel.name, self._builder.label)
         tar_of_files(text, {wheel.name: wheel.data}, target)
         return target
 
@@ -228,7 +239,7 @@ class Job:
                     raise BuildStopped from error
 
     def _keep(self, final: str) -> Artefact:
-        """Name the image and save it among the blobs."""
+        """Name the image, and push it or save it among the blobs."""
         try:
             facts = image_facts(self._client, final)
             self._check_size(facts)
@@ -238,6 +249,27 @@ class Job:
         except BaseException:
             self._discard(final)
             raise
+        registry = self._builder.registry
+        return self._save(final) if registry is None else self._push(registry, final)
+
+    def _push(self, registry: Registry, final: str) -> Artefact:
+        self._step("pushing the image for miners")
+        try:
+            reference = registry.keep(
+                self._client,
+                self._image.image_id,
+                final,
+                lambda line: self._say("stdout", line),
+                self._keeps_on,
+            )
+        except Unavailable as error:
+            if self._keeps_on():
+                raise
+            raise BuildStopped from error
+        self._step(f"pushed {final} as {reference.rpartition('@')[2]}")
+        return Artefact(final, registry_ref=reference)
+
+    def _save(self, final: str) -> Artefact:
         self._step("saving the image for miners")
         limit_bytes = 2 * self._limits.image_bytes
         chunks = archive.save(self._client, final)
@@ -292,3 +324,8 @@ class Job:
 def name_of(image: Image) -> str:
     """Return the name under which the engine keeps a built image."""
     return f"{REPOSITORY}:{image.image_id}"
+
+
+def id_of(name: str) -> str:
+    """Return the image id in a name that `name_of` gave."""
+    return name.rpartition(":")[2]

@@ -11,15 +11,18 @@ from chutes_core.validator.domain.images import Image
 from chutes_core.validator.store.images import LogType
 
 Log = Callable[[LogType, str], None]
+Holds = Callable[[str], bool]
+"""Tells whether there is an image with this id."""
 
 
 @dataclass(frozen=True)
 class Artefact:
-    """What a build leaves for miners: an archive among the blobs, and the image's digest."""
+    """What a build leaves for miners: the image's digest, and an archive or a registry's name."""
 
     image_digest: str
-    archive_sha256: str
-    archive_bytes: int
+    archive_sha256: str = ""
+    archive_bytes: int = 0
+    registry_ref: str = ""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,14 @@ class Builder(Protocol):
         """Remove what a deleted image left outside of the store; never raises for what is gone."""
         ...
 
+    def sweep(self, holds: Holds) -> int:
+        """Remove what deleted images left in the engine; return how many.
+
+        Raises:
+            Unavailable: the engine is away.
+        """
+        ...
+
     def close(self) -> None:
         """Cut off what is being built."""
         ...
@@ -89,6 +100,10 @@ class ProcessRuntimeBuilder:
 
     def forget(self, image: Image) -> None:
         """Do nothing: there is nothing outside of the store."""
+
+    def sweep(self, holds: Holds) -> int:
+        """Do nothing: nothing is left anywhere."""
+        return 0
 
     def close(self) -> None:
         """Do nothing: no build takes time."""

@@ -16,18 +16,21 @@ from pathlib import Path
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError, Unavailable
-from chutes_core.engine import archive
+from chutes_core.engine import archive, shelf
 from chutes_core.engine.build import Build
 from chutes_core.engine.connect import Engine
 from chutes_core.engine.firewall import Firewall, host_resolvers, rules_for
 from chutes_core.engine.networks import ensure_networks
-from chutes_core.validator.catalog.build_job import Job, name_of
+from chutes_core.validator.catalog.build_job import REPOSITORY, Job, id_of, name_of
 from chutes_core.validator.catalog.builder import (
     Artefact,
     BuildStopped,
     DockerBuildLimits,
+    Holds,
     Log,
 )
+from chutes_core.validator.catalog.layer import BUILDER_LABEL
+from chutes_core.validator.catalog.registry import Registry
 from chutes_core.validator.domain.images import Image
 from chutes_core.validator.store.blobs import Blobs
 
@@ -55,6 +58,9 @@ class DockerBuilder:
         guard: the network of builds.
         limits: of one image.
         firewall: sets the network's rules.
+        registry: where images go for miners; None: into archives among the blobs.
+        label: tells this builder's images in an engine that others use too; default: the guard's
+            owner.
     """
 
     def __init__(
@@ -64,22 +70,27 @@ class DockerBuilder:
         guard: Guard,
         limits: DockerBuildLimits | None = None,
         firewall: Firewall | None = None,
+        registry: Registry | None = None,
+        label: str = "",
     ) -> None:
         self._blobs = blobs
         self._connect = connect
         self._guard = guard
         self._limits = limits or DockerBuildLimits()
         self._firewall = firewall or Firewall()
+        self._registry = registry
+        self._label = label or guard.owner
         self._lock = threading.Lock()
         self._running: set[Build] = set()
         self._closed = False
+        self._begun = self._jobs = 0
 
     def build(self, image: Image, log: Log) -> Artefact:
         """Build an image (see `Builder`)."""
         client = self._connect()
         try:
             network = self._network(client)
-            with tempfile.TemporaryDirectory(prefix="chutes-build-") as work:
+            with self._counted(), tempfile.TemporaryDirectory(prefix="chutes-build-") as work:
                 return Job(self, client, network, image, log, Path(work)).run()
         finally:
             client.close()
@@ -93,6 +104,23 @@ class DockerBuilder:
             return
         with contextlib.closing(client), contextlib.suppress(ChutesError):
             archive.remove(client, name_of(image))
+
+    def sweep(self, holds: Holds) -> int:
+        """Remove this builder's images whose records are gone, of times when the engine was away.
+
+        Raises:
+            Unavailable: the engine is away.
+        """
+        with contextlib.closing(self._connect()) as client:
+            with self._lock:
+                quiet, begun = self._jobs == 0, self._begun
+            found = shelf.labelled(client, BUILDER_LABEL, self.label)
+            with self._lock:
+                quiet = quiet and begun == self._begun
+            gone = [name for name in found.names_under(REPOSITORY) if not holds(id_of(name))]
+            # A build under way names its image only at its end.
+            unnamed = found.unnamed if quiet else ()
+            return sum(shelf.take_away(client, one) for one in (*gone, *unnamed))
 
     def close(self) -> None:
         """Cut off what is being built; no build begins any more."""
@@ -111,6 +139,16 @@ class DockerBuilder:
     def blobs(self) -> Blobs:
         """Return where bundles and archives lie."""
         return self._blobs
+
+    @property
+    def registry(self) -> Registry | None:
+        """Return where images go for miners."""
+        return self._registry
+
+    @property
+    def label(self) -> str:
+        """Return the value of this builder's label on its images."""
+        return self._label
 
     @property
     def closed(self) -> bool:
@@ -133,6 +171,17 @@ class DockerBuilder:
         finally:
             with self._lock:
                 self._running.discard(build)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        with self._lock:
+            self._begun += 1
+            self._jobs += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._jobs -= 1
 
     def _network(self, client: Engine) -> str:
         """Return the guarded network, with its rules set anew where they were lost."""

@@ -11,13 +11,13 @@ blanks after it), keywords in any case.
 ('python:3.12',)
 """
 
-import ipaddress
 import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from chutes_core.base.errors import Invalid, TooLarge
+from chutes_core.engine.registry_names import is_public_name
 
 MAX_DOCKERFILE_BYTES = 64 * 1024
 _CONTINUED = re.compile(r"\\[ \t]*$")
@@ -27,8 +27,6 @@ _RUN_FLAG = re.compile(r"^--[a-z]+(=\S*)?", re.IGNORECASE)
 _FRONTEND = re.compile(r"^#\s*syntax\s*=\s*(\S+)", re.IGNORECASE)
 _PLAIN_FRONTEND = re.compile(r"^(docker\.io/)?docker/dockerfile(:1(\.\d+)*)?$")
 _UNPLAIN = re.compile(r"[$\\'\":]|^git@")
-_NUMBERS = re.compile(r"^(0x[0-9a-f]+|\d+)(\.(0x[0-9a-f]+|\d+))*$", re.IGNORECASE)
-_LOCAL = re.compile(r"^(localhost|.*\.(local|internal|lan|home|localhost))$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -170,17 +168,9 @@ def _check_copy(rest: str) -> None:
 def _check_registry(image: str) -> None:
     registry, slash, _ = image.partition("/")
     host = registry.rpartition(":")[0] or registry
-    if slash and (_is_address(host) or _LOCAL.match(host)):
+    if slash and not is_public_name(host):
         raise Invalid(
             "registry_refused",
             f"the registry {registry[:100]} is not a public one",
             hint="push the base image to a public registry",
         )
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return _NUMBERS.match(host) is not None  # other ways to write an address
-    return True

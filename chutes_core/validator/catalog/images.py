@@ -22,6 +22,7 @@ from chutes_core.base.errors import (
 from chutes_core.validator.catalog.builder import Artefact, Builder, BuildFailed, BuildStopped
 from chutes_core.validator.catalog.bundle import MAX_BUNDLE_BYTES, packed
 from chutes_core.validator.catalog.image_rules import ImageDraft, check_image
+from chutes_core.validator.catalog.sweep import Drops, ImageSweep
 from chutes_core.validator.domain.accounts import DEVELOPER, Account
 from chutes_core.validator.domain.images import Image, ImageState
 from chutes_core.validator.store.database import Store
@@ -40,6 +41,7 @@ class Images:
         builder: builds them.
         require_developer: only accounts with the developer role may publish.
         slots: how many images are built at once.
+        registry: where built images went for miners, or None.
     """
 
     def __init__(
@@ -50,6 +52,7 @@ class Images:
         *,
         require_developer: bool = False,
         slots: int = 2,
+        registry: Drops | None = None,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -58,6 +61,7 @@ class Images:
         self._bundles = threading.Lock()  # equal bundles are one file, so a delete must not race
         self._slots = threading.Semaphore(slots)
         self._tries: dict[str, int] = {}
+        self._sweep = ImageSweep(store, builder, registry)
         self._not_before_us = 0
         self._closed = False
 
@@ -166,11 +170,20 @@ class Images:
                         hint="delete the chute first",
                     )
                 self._store.images.delete(image.image_id)
+                self._leave(image.registry_ref, image.image_id)
             self._drop_blob(image.bundle_sha256)
             self._drop_blob(image.archive_sha256)
         if image.image_digest:
             self._builder.forget(image)
         return image
+
+    def sweep(self) -> int:
+        """Remove what deleted images left where it could not be removed then; return how many.
+
+        Raises:
+            Unavailable: the engine or the registry is away.
+        """
+        return self._sweep.run_once()
 
     def log(self, image_id: str, *, after: int) -> tuple[LogLine, ...]:
         """Return the lines of the build log behind number ``after``."""
@@ -213,12 +226,15 @@ class Images:
         self._tries.pop(image.image_id, None)
         kept = None
         if made is not None:
-            kept = Made(made.image_digest, made.archive_sha256, made.archive_bytes)
+            kept = Made(
+                made.image_digest, made.archive_sha256, made.archive_bytes, made.registry_ref
+            )
         try:
             self._advance(image.image_id, "building", "built", made=kept)
         except Conflict:  # it was deleted meanwhile
             with self._bundles:
                 self._drop_blob(made.archive_sha256 if made else "")
+            self._leave(made.registry_ref if made else "", image.image_id)
             self._builder.forget(image)
             return
         logger.bind(image=image.full_name).info("Image built")
@@ -253,6 +269,10 @@ class Images:
         rows = self._store
         if sha256 and not rows.images.blob_in_use(sha256) and not rows.logos.blob_in_use(sha256):
             rows.blobs.delete(sha256)
+
+    def _leave(self, registry_ref: str, image_id: str) -> None:
+        if registry_ref:
+            self._store.images.leave(registry_ref, image_id)
 
     def _find(self, viewer: Account, reference: str) -> Image | None:
         full, _, tag = reference.rpartition(":")

@@ -3,7 +3,8 @@
 Pure text. Every command is in the exec form with the interpreter's absolute path, so that neither
 the image's shell nor its PATH matters; the trial runs as the user that instances run as. Invariant:
 the image's entry point is the runner, its health check and stop signal are ours, and the label
-PYTHON_LABEL names the interpreter for whoever starts it another way.
+PYTHON_LABEL names the interpreter for whoever starts it another way; BUILDER_LABEL names the
+validator that built it, which alone removes it from its engine.
 """
 
 import json
@@ -11,6 +12,7 @@ import json
 RUNNER_USER = 10001
 """Also the user of the miner's containers (miner/runtime/docker)."""
 PYTHON_LABEL = "chutes.python"
+BUILDER_LABEL = "chutes.built-by"
 _FOLDER = "/opt/chutes"
 _TRY = """
 import chutes_core.runner.__main__, chutes_core.sdk.loader
@@ -27,13 +29,14 @@ print("the runner can be imported")
 """A real GPU's prover is the miner's own, so an image where numpy cannot load is still an image."""
 
 
-def layer_dockerfile(image: str, python: str, wheel_name: str) -> str:
+def layer_dockerfile(image: str, python: str, wheel_name: str, built_by: str) -> str:
     """Return the Dockerfile of the last layer.
 
     Args:
         image: id of the image that the developer's Dockerfile made.
         python: absolute path of its interpreter.
         wheel_name: the wheel's name in the context.
+        built_by: the value of BUILDER_LABEL.
     """
     wheel = f"{_FOLDER}/{wheel_name}"
     install = [python, "-m", "pip", "install", "--no-input", "--no-cache-dir"]
@@ -52,6 +55,6 @@ def layer_dockerfile(image: str, python: str, wheel_name: str) -> str:
         "STOPSIGNAL SIGTERM",
         f"ENTRYPOINT {json.dumps([python, '-m', 'chutes_core.runner'])}",
         "CMD []",
-        f"LABEL {PYTHON_LABEL}={json.dumps(python)}",
+        f"LABEL {PYTHON_LABEL}={json.dumps(python)} {BUILDER_LABEL}={json.dumps(built_by)}",
     )
     return "\n".join(lines) + "\n"

@@ -11,7 +11,8 @@ class Image:
     """One image; ``bundle_sha256`` names the zip of its Dockerfile and context in the blob room.
 
     ``image_digest`` and ``archive_sha256`` are empty where no engine built it; else they name the
-    built image, and the file among the blobs that miners load it from. ``error`` is what a failed
+    built image, and the file among the blobs that miners load it from; with a registry
+    ``registry_ref`` (``host/path@sha256:…``) is set instead of the file. ``error`` is what a failed
     build's developer reads: cause, what to do and the last lines; code and hint stand beside it,
     for programs.
     """
@@ -36,6 +37,7 @@ class Image:
     archive_bytes: int = 0
     error_code: str = ""
     error_hint: str = ""
+    registry_ref: str = ""
 
     @property
     def full_name(self) -> str:

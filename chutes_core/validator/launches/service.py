@@ -30,7 +30,7 @@ from chutes_core.validator.launches.admissions import Admissions
 from chutes_core.validator.launches.cooloff import check_cool_off
 from chutes_core.validator.launches.leases import LeaseBook
 from chutes_core.validator.launches.ports import ChainView, Changed, Miner
-from chutes_core.validator.launches.transfers import image_ref
+from chutes_core.validator.launches.transfers import Passes, image_ref, pulled_ref
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.launches.wanted import Wanted
 from chutes_core.validator.store.database import Store
@@ -96,6 +96,7 @@ class Launches:
         vault: Vault,
         clock: Clock,
         limits: LaunchLimits,
+        passes: Passes | None = None,
         on_listening: Callable[[str], None],
         on_leaving: Callable[[str], None],
         on_gone: Callable[[str], None],
@@ -109,6 +110,7 @@ class Launches:
         self._vault = vault
         self._clock = clock
         self._limits = limits
+        self._passes = passes
         self._on_listening = on_listening
         self._on_leaving = on_leaving
         self._on_gone = on_gone
@@ -291,7 +293,6 @@ class Launches:
         ticket: bytes,
         request: LaunchRequest,
     ) -> LaunchGrant:
-        image = target.image
         return LaunchGrant(
             launch_id=launch.launch_id,
             validator_public_key=keys.public.hex(),
@@ -300,17 +301,22 @@ class Launches:
             version=launch.version,
             chute_name=target.name,
             gpu_uuids=launch.gpu_uuids,
-            image=(
-                _no_image(request)
-                if image is None
-                else image_ref(image, request.runtime, launch.launch_id, ticket)
-            ),
+            image=self._ref(target.image, launch, ticket, request),
             profile=launch.profile,
             allow_external_egress=target.chute is not None and target.chute.allow_external_egress,
             listen_deadline_s=self._limits.listen_deadline_s,
             lease_renewal_s=self._limits.lease_renewal_s,
             idle_gpu_uuids=tuple(gpu.uuid for gpu in launch.challenged if gpu.idle),
         )
+
+    def _ref(
+        self, image: Image | None, launch: Launch, ticket: bytes, request: LaunchRequest
+    ) -> ImageRef:
+        if image is None:
+            return _no_image(request)
+        if image.registry_ref and request.runtime == "docker":
+            return pulled_ref(image, self._passes, launch.miner_hotkey)
+        return image_ref(image, request.runtime, launch.launch_id, ticket)
 
     def _own(self, hotkey: str, launch_id: str) -> Launch:
         launch = self._store.launches.get(launch_id)

@@ -1,4 +1,4 @@
-"""Which archive a launch may fetch, and with which token.
+"""Where a launch's image comes from: which archive it may fetch, and with which token.
 
 Path: `Launches` puts `image_ref` into a grant; the miner calls GET /launches/{id}/image with the
 token; api/routes/transfers asks `Transfers.open` and streams the file. The answer is not signed: it
@@ -6,7 +6,8 @@ would have to be whole in memory for that, and the signed grant already holds it
 
 Invariant: a token opens one launch's own image and nothing else, while that launch is open; it is
 derived from the launch's ticket, so nothing more is stored; a launch has at most MAX_PER_LAUNCH
-transfers at a time, and all launches together MAX_TRANSFERS.
+transfers at a time, and all launches together MAX_TRANSFERS. An image that went to a registry has
+no archive: its grant names it there by digest, with a pass of that registry.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from chutes_core.base.errors import Conflict, Exhausted, NotFound, Unauthenticated
 from chutes_core.validator.domain.images import Image
@@ -39,8 +41,31 @@ class Archive:
     sha256: str
 
 
+class Passes(Protocol):
+    """Signs what opens one image of a registry."""
+
+    def pull_token(self, reference: str, subject: str) -> str:
+        """Return a pass, or an empty one where miners have credentials of their own."""
+        ...
+
+
+def pulled_ref(image: Image, passes: Passes | None, miner_hotkey: str) -> ImageRef:
+    """Return where a launch pulls an image that lies in a registry."""
+    return ImageRef(
+        image_id=image.image_id,
+        name=image.full_name,
+        kind="docker",
+        path="",
+        sha256=image.registry_ref.rpartition(":")[2],
+        size_bytes=0,
+        image_digest=image.image_digest,
+        registry_ref=image.registry_ref,
+        token=passes.pull_token(image.registry_ref, miner_hotkey) if passes else "",
+    )
+
+
 def image_ref(image: Image, kind: RuntimeName, launch_id: str, ticket: bytes) -> ImageRef:
-    """Return where a launch's image comes from.
+    """Return where a launch's image comes from, if not from a registry.
 
     Raises:
         Conflict: ``not_wanted``: there is no built image for that runtime.

@@ -22,11 +22,12 @@ class LogLine:
 
 @dataclass(frozen=True)
 class Made:
-    """What a build made: the image's digest, and its archive among the blobs."""
+    """What a build made: the image's digest, and its archive among the blobs or in a registry."""
 
     image_digest: str
     archive_sha256: str
     archive_bytes: int
+    registry_ref: str = ""
 
 
 @dataclass(frozen=True)
@@ -112,6 +113,7 @@ class ImageRows:
             changes["image_digest"] = made.image_digest
             changes["archive_sha256"] = made.archive_sha256
             changes["archive_bytes"] = made.archive_bytes
+            changes["registry_ref"] = made.registry_ref
         with self._db.transaction():
             where = "image_id=? AND state=?"
             moved = self._db.update("images", changes, where, (image_id, from_state))
@@ -128,6 +130,21 @@ class ImageRows:
         """Tell whether any image names this blob, as its bundle or as its archive."""
         sql = "SELECT count(*) FROM images WHERE bundle_sha256=? OR archive_sha256=?"
         return self._db.number(sql, (sha256, sha256)) > 0
+
+    def leave(self, registry_ref: str, image_id: str) -> None:
+        """Note what a deleted image left in a registry."""
+        self._db.insert(
+            "registry_leftovers", {"registry_ref": registry_ref, "image_id": image_id}, known="keep"
+        )
+
+    def left(self) -> tuple[tuple[str, str], ...]:
+        """Return what lies in registries for nobody: reference and image id of each."""
+        rows = self._db.all("SELECT * FROM registry_leftovers ORDER BY registry_ref")
+        return tuple((row["registry_ref"], row["image_id"]) for row in rows)
+
+    def cleared(self, registry_ref: str) -> None:
+        """Strike what is gone from the registry, or named by an image again."""
+        self._db.change("DELETE FROM registry_leftovers WHERE registry_ref=?", (registry_ref,))
 
     def append_log(self, image_id: str, log_type: LogType, text: str) -> None:
         """Add one line to the build log."""
@@ -167,6 +184,7 @@ def _row(image: Image) -> dict[str, Value]:
         "archive_bytes": image.archive_bytes,
         "error_code": image.error_code,
         "error_hint": image.error_hint,
+        "registry_ref": image.registry_ref,
     }
 
 
@@ -192,6 +210,7 @@ def _image(row: sqlite3.Row) -> Image:
         archive_bytes=row["archive_bytes"],
         error_code=row["error_code"],
         error_hint=row["error_hint"],
+        registry_ref=row["registry_ref"],
     )
 
 

@@ -356,3 +356,12 @@ def _left_out(db: Database) -> None:
         "CREATE TABLE leases_left_out (miner_hotkey TEXT PRIMARY KEY, block INTEGER NOT NULL)"
         " STRICT, WITHOUT ROWID"
     )
+
+
+@migrations(name="0085-image-registry")
+def _image_registry(db: Database) -> None:
+    db.execute("ALTER TABLE images ADD COLUMN registry_ref TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        "CREATE TABLE registry_leftovers (registry_ref TEXT PRIMARY KEY, image_id TEXT NOT NULL)"
+        " STRICT, WITHOUT ROWID"
+    )

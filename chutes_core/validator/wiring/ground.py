@@ -12,6 +12,8 @@ from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import NeuronKeys
 from chutes_core.validator.accounts.secrets import Secrets
 from chutes_core.validator.billing.rates import Rates
+from chutes_core.validator.catalog.registry import Place, Registry
+from chutes_core.validator.catalog.registry_tokens import RegistryTokens
 from chutes_core.validator.health import Health
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.network import Network
@@ -49,6 +51,7 @@ class Shared:
     secrets: Secrets
     failures: FailedTries
     health: Health
+    registry: Registry | None = None
 
     @property
     def settings(self) -> ValidatorSettings:
@@ -76,4 +79,24 @@ def build_shared(ground: Ground) -> Shared:
         secrets=Secrets(store, clock, vault),
         failures=FailedTries(clock),
         health=Health(clock),
+        registry=_registry(ground),
+    )
+
+
+def _registry(ground: Ground) -> Registry | None:
+    settings = ground.settings
+    if not settings.registry or settings.runtime == "process":
+        return None
+    place = Place.parse(settings.registry)
+    tokens = RegistryTokens.open(
+        ground.data_dir,
+        issuer=ground.keys.hotkey_ss58,
+        now_s=ground.clock.now_s(),
+    )
+    return Registry(
+        place,
+        tokens,
+        ground.clock,
+        user=settings.registry_user,
+        password=settings.registry_password.get_secret_value(),
     )

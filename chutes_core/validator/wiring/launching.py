@@ -166,6 +166,7 @@ def _launches(
         limits=limits,
         on_listening=lifecycle.begin,
         on_leaving=keeper.leave,
+        passes=shared.registry,
         on_gone=lifecycle.forget,
         changed=traffic.pictures.refresh,
     )

@@ -1,5 +1,6 @@
 """What the user-facing routes need: accounts, images with their builder, chutes, money, logs."""
 
+import secrets
 from dataclasses import dataclass
 
 from chutes_core.chain.addresses import derive
@@ -68,6 +69,7 @@ def _images(shared: Shared) -> Images:
         slots=settings.build_slots,
         require_developer=settings.require_developer_deposit,
     )
+        registry=shared.registry,
 
 
 def _builder(shared: Shared) -> Builder:
@@ -76,12 +78,25 @@ def _builder(shared: Shared) -> Builder:
         return ProcessRuntimeBuilder()
     host = settings.docker_host or None
     return DockerBuilder(
-        shared.store.blobs, lambda: connect(host), _guard(shared.ground), settings.build_limits
+        shared.store.blobs,
+        lambda: connect(host),
+        _guard(shared.ground),
+        settings.build_limits,
+        registry=shared.registry,
+        label=_label(shared.ground),
     )
 
 
 def _guard(ground: Ground) -> Guard:
     return Guard(
+def _label(ground: Ground) -> str:
+    """Return what tells the images of this validator's store from those of another."""
+    path = ground.data_dir / "builder.id"
+    if not path.exists():
+        path.write_text(secrets.token_hex(8))
+    return f"{ground.keys.hotkey_ss58}:{path.read_text().strip()}"
+
+
         f"builds:{ground.keys.hotkey_ss58}",
         required=not ground.settings.build_unguarded,
         allowed=ground.settings.build_allowed_ranges,

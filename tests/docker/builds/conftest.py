@@ -4,6 +4,7 @@
 session from the CPU base image, which images/build_cpu_base.sh makes where it is missing.
 """
 
+import dataclasses
 import io
 import subprocess
 import zipfile
@@ -75,7 +76,7 @@ class Bench:
     def builder(self, **limits):
         guard = Guard(OWNER, required=True)
         limits = {"min_free_bytes": 0, "time_s": 240.0, **limits}
-        return DockerBuilder(self.blobs, lambda: connect(None), guard, DockerBuildLimits(**limits))
+        return DockerBuilder(self.blobs, self.connect, guard, DockerBuildLimits(**limits))
 
     def image(self, name, dockerfile, files=()):
         data = io.BytesIO()
@@ -101,6 +102,21 @@ class Bench:
         )
         self.made.append(image)
         return image
+
+    def connect(self):
+        """Return a client of the engine, as a builder wants one."""
+        return connect(None)
+
+    def built(self, image, made):
+        """Return the image as the catalogue keeps it once it is built."""
+        return dataclasses.replace(
+            image,
+            state="built",
+            image_digest=made.image_digest,
+            archive_sha256=made.archive_sha256,
+            archive_bytes=made.archive_bytes,
+            registry_ref=made.registry_ref,
+        )
 
     def log(self, _, text):
         self.lines.append(text)
