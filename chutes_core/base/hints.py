@@ -57,6 +57,7 @@ HINTS: dict[str, str] = {
     "name_taken": "choose a name that differs in more than case",
     "no_code": "deploy the file that declares the chute",
     "no_public_key": "send the instance's X25519 public key with the event",
+    "nonce_used": "give the nonce that the log names as the chain's",
     "no_such_chute": "chutes chutes list shows yours, --include-public all that you may call",
     "no_deposit": "pay to your deposit address first; chutes account shows it",
     "no_such_deposit": "the list of your deposits shows their ids",

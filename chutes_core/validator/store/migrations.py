@@ -350,6 +350,15 @@ def _summonses(db: Database) -> None:
     )
 
 
+@migrations(name="0120-accepted-nonces")
+def _accepted_nonces(db: Database) -> None:
+    db.execute(
+        "CREATE TABLE accepted_nonces (key_ss58 TEXT NOT NULL, nonce INTEGER NOT NULL,"
+        " at_s INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key_ss58, nonce)) STRICT,"
+        " WITHOUT ROWID"
+    )
+
+
 @migrations(name="0111-leases-left-out")
 def _left_out(db: Database) -> None:
     db.execute(

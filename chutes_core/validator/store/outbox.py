@@ -6,7 +6,7 @@ flight per key and one that is in flight or done per intent, and never changes a
 
 import sqlite3
 
-from chutes_core.base.errors import Conflict
+from chutes_core.base.errors import Conflict, Invalid
 from chutes_core.chain.intents import OutboxItem, OutboxState
 from chutes_core.validator.store.connection import Connection, Value
 
@@ -60,12 +60,41 @@ class OutboxRows:
         )
 
     def next_nonce(self, key_ss58: str) -> int | None:
-        """Return the nonce after the last that a block holds, or None before the first."""
+        """Return the nonce after the last that a block holds or that was accepted, else None."""
         row = self._db.one(
-            "SELECT max(nonce) FROM outbox WHERE key_ss58=? AND state IN ('finalized', 'failed')",
-            (key_ss58,),
+            "SELECT max(next) FROM (SELECT nonce + 1 AS next FROM outbox"
+            " WHERE key_ss58=? AND state IN ('finalized', 'failed')"
+            " UNION ALL SELECT nonce FROM accepted_nonces WHERE key_ss58=?)",
+            (key_ss58, key_ss58),
         )
-        return None if row is None or row[0] is None else int(row[0]) + 1
+        return None if row is None or row[0] is None else int(row[0])
+
+    def accept_nonce(self, key_ss58: str, nonce: int, *, reason: str, at_s: int) -> None:
+        """Go on from a nonce that others' extrinsics of the key led to; an operator decides that.
+
+        Raises:
+            Conflict: ``extrinsic_in_flight``: its end is not known yet, so no nonce is.
+            Invalid: ``nonce_used``: one of ours has it, or a later one.
+        """
+        with self._db.transaction(durable=True):
+            if self.open_of(key_ss58) is not None:
+                raise Conflict(
+                    "extrinsic_in_flight",
+                    "an extrinsic of this key is in flight",
+                    hint="start the process that signs with it again, until it says how it ended",
+                )
+            expected = self.next_nonce(key_ss58) or 0
+            if nonce <= expected:
+                raise Invalid(
+                    "nonce_used", f"the outbox itself goes on from {expected}; {nonce} is not ahead"
+                )
+            row: dict[str, Value] = {
+                "key_ss58": key_ss58,
+                "nonce": nonce,
+                "at_s": at_s,
+                "reason": reason,
+            }
+            self._db.insert("accepted_nonces", row)
 
     def open(self) -> tuple[OutboxItem, ...]:
         """Return everything that is in flight, oldest first."""

@@ -1,18 +1,20 @@
 """The outbox on a devnet: killed after each of its steps, dropped, overtaken, cut off."""
 
+import itertools
 import time
 
 import bittensor as bt
 import pytest
 from bittensor_core import Keypair
 
-from chutes_core.base.errors import ChainError, TimedOut, Unavailable
+from chutes_core.base.errors import ChainError, Conflict, TimedOut, Unavailable
 from chutes_core.chain import outbox as outbox_module
 from chutes_core.chain.client import ChainClient, composed
 from chutes_core.chain.connection import Patience
 from chutes_core.chain.intents import OUTBOX_NEXT, Intent, OutboxState
 from chutes_core.chain.outbox import STEPS
 from chutes_core.validator.store.database import Store
+from scripts import accept_nonce
 
 RAO = 10**9
 
@@ -145,6 +147,44 @@ def test_a_foreign_nonce_stops_money_and_alarms(opened, devnet, payer, payee):
     assert len(store.outbox.all()) == 1
     outbox.deliver(Intent("c", "weights"), transfer(payee), payer, "set weights")
     assert outbox.alarms == 1  # told once
+
+
+def test_an_operator_lets_money_go_on_from_a_foreign_nonce(opened, tmp_path, payer, payee, capsys):
+    """scripts/accept_nonce.py: not behind ours, not in flight, not a guess; then money leaves."""
+    outbox, store, chain = opened()
+    outbox.deliver(Intent("a", "payment", RAO), transfer(payee), payer, "pay")
+    expected = store.outbox.next_nonce(payer.ss58_address)
+    chain.call(payer, bt.calls.System.remark(remark=b"elsewhere"), "remark")
+
+    def accept(nonce, data=tmp_path / "s" / "store.sqlite"):
+        given = {"--data": data, "--key": payer.ss58_address, "--nonce": nonce, "--reason": "mine"}
+        status = accept_nonce.main([*map(str, itertools.chain(*given.items())), "--json"])
+        return status, capsys.readouterr()
+
+    def pay():
+        return outbox.deliver(Intent("b", "payment", RAO), transfer(payee), payer, "pay")
+
+    status, said = accept(expected)
+    assert (status, "nonce_used" in said.err) == (1, True)
+    status, said = accept(expected + 1, tmp_path / "none.sqlite")
+    assert (status, "no_database" in said.err) == (1, True)
+    assert accept(expected + 2)[0] == 0  # a typing error: the chain's nonce is another
+    with pytest.raises(ChainError, match="foreign_nonce"):
+        pay()
+    chain.call(payer, bt.calls.System.remark(remark=b"again"), "remark")
+    assert pay().extrinsic_hash == store.outbox.all()[-1].extrinsic_hash
+    assert chain.balance_rao(payee) == 2 * RAO
+    assert store.outbox.next_nonce(payer.ss58_address) == expected + 3
+
+
+def test_no_nonce_is_accepted_while_one_is_in_flight(opened, payer, payee):
+    """Its end decides what the next nonce is."""
+    outbox, _, _ = opened(reached=dies_at("stored"))
+    with pytest.raises(DiedError):
+        outbox.post(Intent("a", "payment", RAO), transfer(payee), payer, "pay")
+    outbox, store, _ = opened()
+    with pytest.raises(Conflict, match="in flight"):
+        store.outbox.accept_nonce(payer.ss58_address, 9, reason="impatience", at_s=1)
 
 
 def test_a_stolen_nonce_alarms_and_the_intent_is_signed_again_after_its_era(
