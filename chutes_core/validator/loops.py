@@ -47,9 +47,9 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(poll_s, "rounds", lambda: _round(parts))
     loops.every(TICK_S, "settlement", lambda: _settle(parts))
     loops.every(TICK_S, "images", lambda: _in_thread(parts.images.build_pending))
+    loops.every(PRUNE_S, "leftovers", lambda: _in_thread(parts.images.sweep))
     loops.every(PRUNE_S, "pruning", lambda: _in_thread(_prune(parts)))
 
-    loops.every(PRUNE_S, "leftovers", lambda: _in_thread(parts.images.sweep))
 
 async def commit_url(parts: Validator) -> None:
     """Let the chain name this validator's URL; sends nothing where it does already."""

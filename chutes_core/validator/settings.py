@@ -66,14 +66,14 @@ class ValidatorSettings(RoleSettings):
     build_allowed: str = Field(
         default="", description="private ranges builds may reach, e.g. a mirror"
     )
-    profile: Literal["test", "periodic", "admission"] = Field(
-        default="periodic", description="of launches; test (devnet only) goes for all challenges"
-    )
     registry: str = Field(
         default="", description="host[:port][/path] of an OCI registry that images go through"
     )
     registry_user: str = Field(default="", description="pushes; default: passes signed here")
     registry_password: SecretStr = Field(default=SecretStr(""), description="of registry_user")
+    profile: Literal["test", "periodic", "admission"] = Field(
+        default="periodic", description="of launches; test (devnet only) goes for all challenges"
+    )
     admission_max_age_s: int = Field(
         default=24 * 3600, ge=0, description="how long a node attestation counts; 0: not needed"
     )

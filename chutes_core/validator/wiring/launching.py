@@ -164,9 +164,9 @@ def _launches(
         vault=shared.vault,
         clock=shared.clock,
         limits=limits,
+        passes=shared.registry,
         on_listening=lifecycle.begin,
         on_leaving=keeper.leave,
-        passes=shared.registry,
         on_gone=lifecycle.forget,
         changed=traffic.pictures.refresh,
     )

@@ -67,9 +67,9 @@ def _images(shared: Shared) -> Images:
         shared.clock,
         _builder(shared),
         slots=settings.build_slots,
+        registry=shared.registry,
         require_developer=settings.require_developer_deposit,
     )
-        registry=shared.registry,
 
 
 def _builder(shared: Shared) -> Builder:
@@ -87,8 +87,6 @@ def _builder(shared: Shared) -> Builder:
     )
 
 
-def _guard(ground: Ground) -> Guard:
-    return Guard(
 def _label(ground: Ground) -> str:
     """Return what tells the images of this validator's store from those of another."""
     path = ground.data_dir / "builder.id"
@@ -97,6 +95,8 @@ def _label(ground: Ground) -> str:
     return f"{ground.keys.hotkey_ss58}:{path.read_text().strip()}"
 
 
+def _guard(ground: Ground) -> Guard:
+    return Guard(
         f"builds:{ground.keys.hotkey_ss58}",
         required=not ground.settings.build_unguarded,
         allowed=ground.settings.build_allowed_ranges,
