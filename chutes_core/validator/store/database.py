@@ -33,8 +33,8 @@ from chutes_core.validator.store.outbox import OutboxRows
 from chutes_core.validator.store.proofs import ProofRows
 from chutes_core.validator.store.rights import LinkRows, NoticeRows, SignatureRows
 from chutes_core.validator.store.secrets import SecretRows
-
 from chutes_core.validator.store.summons import SummonsRows
+
 
 class Store:
     """All repositories over one connection.
@@ -58,9 +58,9 @@ class Store:
         self.launches = LaunchRows(connection)
         self.proofs = ProofRows(connection)
         self.gpus = GpuRows(connection)
+        self.summonses = SummonsRows(connection)
         self.invocations = InvocationRows(connection)
         self.ledger = LedgerRows(connection)
-        self.summonses = SummonsRows(connection)
         self.nonces = NonceRows(connection, clock or SystemClock())
         self.leases = LeaseRows(connection)
         self.cursors = CursorRows(connection)
