@@ -26,6 +26,7 @@ class Loops:
     def __init__(self, noted: Noted | None = None) -> None:
         self._noted = noted or (lambda name, error: None)
         self._tasks: list[asyncio.Task[None]] = []
+        self._closed = False
         self.failures: Counter[tuple[str, str]] = Counter()
         """(name of a loop, code) -> how often; ``internal`` is the code of an untyped error."""
 
@@ -34,16 +35,18 @@ class Loops:
         self._tasks.append(asyncio.create_task(self._run(seconds, name, call), name=name))
 
     async def close(self) -> None:
-        """Cancel all loops and wait until they have ended."""
+        """Cancel all loops and wait until they have ended; none begins again."""
+        self._closed = True
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
 
     async def _run(self, seconds: float, name: str, call: Callable[[], Awaitable[object]]) -> None:
-        while True:
+        while not self._closed:  # a call may lose its cancellation (asyncio.wait_for did, to 3.11)
             await self.once(name, call)
-            await asyncio.sleep(seconds)
+            if not self._closed:
+                await asyncio.sleep(seconds)
 
     async def once(self, name: str, call: Callable[[], Awaitable[object]]) -> None:
         """Make one call at the loop's edge: whatever it raises is counted and logged."""

@@ -33,6 +33,8 @@ from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.target import Target, target_of
 from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL, CallHead
 
+CANCEL_AGAIN_S = 1.0
+
 
 class JournalState(Protocol):
     """The part of the journal that front needs."""
@@ -262,8 +264,9 @@ class Front:
             call.caller_left = not work.done()
         finally:
             leaving.cancel()
-            work.cancel()
-            await asyncio.wait((work,))
+            while not work.done():  # whatever a wait inside of it made of the last cancellation
+                work.cancel()
+                await asyncio.wait((work,), timeout=CANCEL_AGAIN_S)
         if not work.cancelled():
             work.result()
 

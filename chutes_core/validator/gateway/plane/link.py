@@ -10,6 +10,8 @@ import asyncio
 from collections import deque
 from typing import Protocol, cast
 
+import anyio
+
 from chutes_core.base.errors import ChutesError, ProtocolError, TimedOut, Unavailable
 from chutes_core.validator.domain.snapshot import InstanceView
 from chutes_core.wire.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind
@@ -296,8 +298,10 @@ async def open_link(view: InstanceView, timeout_s: float) -> Link:
     preamble = Preamble.build(ticket=view.ticket, launch_id=view.launch_id, generation=PROVEN)
     link = Link(view.root, preamble)
     try:
-        await asyncio.wait_for(_dial(link, view), timeout_s)
-    except asyncio.TimeoutError as error:
+        # Not asyncio.wait_for: before Python 3.12 it loses a cancellation that comes as it ends.
+        with anyio.fail_after(timeout_s):
+            await _dial(link, view)
+    except TimeoutError as error:
         link.abort()
         raise TimedOut(
             "connect_timeout",
