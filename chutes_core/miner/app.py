@@ -1,4 +1,4 @@
-"""Constructs and wires the miner, runs its loops, and ends it cleanly.
+"""Runs the miner: starts what parts.py has built, keeps its loops, and ends it cleanly.
 
 `run` returns an exit code: 0 after SIGTERM or SIGINT, 3 when the hotkey lost its registration;
 refusals to start are raised as ChutesError, which neurons/miner.py turns into exit code 2.
@@ -17,29 +17,16 @@ from chutes_core.base.clock import SystemClock
 from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
-from chutes_core.chain.keys import NeuronKeys, load_neuron_keys
-from chutes_core.miner.backoff import BackOff
-from chutes_core.miner.chain_view import CallerPolicy, Chain, ChainView
-from chutes_core.miner.checks import axon_ip, check_bundle, check_chain
-from chutes_core.miner.deployer import Deployer
-from chutes_core.miner.desk import Desk
-from chutes_core.miner.discovery import Directory, ServePolicy
-from chutes_core.miner.gpus import read_devices
-from chutes_core.miner.health import HealthWatch, KernelLog, read_vitals
+from chutes_core.chain.keys import load_neuron_keys
+from chutes_core.miner.chain_view import Chain
+from chutes_core.miner.checks import check_chain
 from chutes_core.miner.host import DataDir, raise_open_files
-from chutes_core.miner.hosting import Hosting, check_platform, make_hosting
-from chutes_core.miner.inventory import Node, find_gpus, node_id, software_version
-from chutes_core.miner.launcher import Launcher
-from chutes_core.miner.leases import LeaseBook
-from chutes_core.miner.operator_http import build_operator_http, operator_token
+from chutes_core.miner.hosting import check_platform, make_hosting
+from chutes_core.miner.parts import Ground, build
 from chutes_core.miner.reasons import DEREGISTERED, MINER_ENDED
-from chutes_core.miner.relay import Relay
-from chutes_core.miner.scheduler import Scheduler
-from chutes_core.miner.server import OPERATOR_LIMITS, HttpServer, build_http
 from chutes_core.miner.settings import MinerSettings
 from chutes_core.miner.store import MinerStore
 from chutes_core.miner.validator_api import HttpValidatorApi
-from chutes_core.wire.control import Handshake
 
 EXIT_OK = 0
 EXIT_DEREGISTERED = 3
@@ -48,6 +35,8 @@ _CLOSE_S = 1.5
 _WATCH_S = 2.0
 _HEALTH_S = 10.0
 _HOUSEKEEPING_S = 60.0
+_SPACING_S = 0.1
+"""The least time between two rounds, whatever wakes them."""
 Connect = Callable[[str, int], Chain]
 
 
@@ -82,158 +71,41 @@ async def run(settings: MinerSettings, *, connect: Connect = ChainClient.connect
             gpus=sum(declared.count for declared in settings.declared_gpus),
         )
         stack.push_async_callback(hosting.close)
-        return await Miner(settings, keys, chain, data, store, api, hosting).run()
+        return await Miner(Ground(settings, keys, chain, data, store, api, hosting)).run()
 
 
 class Miner:
-    """The wired parts of one miner process."""
+    """One miner process, from its start to its end."""
 
-    def __init__(
-        self,
-        settings: MinerSettings,
-        keys: NeuronKeys,
-        chain: Chain,
-        data: DataDir,
-        store: MinerStore,
-        api: HttpValidatorApi,
-        hosting: Hosting,
-    ) -> None:
-        self._settings = settings
-        self._keys = keys
-        self._chain = chain
-        self._store = store
-        self._data = data
-        self._ip = axon_ip(settings, is_devnet=chain.is_devnet)
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._settings = ground.settings
         self._clock = SystemClock()
         self._stop = asyncio.Event()
         self._exit_code = EXIT_OK
         self._loops = Loops()
-        self._http_socket = data.listen("http", settings.host, settings.port)
-        relay_socket = data.listen("relay", settings.host, settings.relay_port)
-        self._relay_socket = relay_socket
-        self._node = self._describe(relay_socket.getsockname()[1])
-        self._view = ChainView(chain, hotkey_ss58=keys.hotkey_ss58)
-        self._operator_socket = data.listen(
-            "operator", settings.operator_host, settings.operator_port
-        )
-        self._relay = Relay()
-        self._wire(api, hosting)
-
-    def _describe(self, relay_port: int) -> Node:
-        hotkey = self._keys.hotkey_ss58
-        devices = () if self._settings.declared_gpus else read_devices()
-        check_bundle(self._settings.graval_path, devices)
-        return Node(
-            hotkey_ss58=hotkey,
-            node_id=node_id(hotkey),
-            runtime=self._settings.runtime,
-            relay_port=relay_port,
-            gpus=find_gpus(hotkey, self._settings.declared_gpus, lambda: devices),
-            hourly_cost_usd_micros=self._settings.hourly_cost_usd_micros,
-            handshake=Handshake(version=software_version()),
-        )
-
-    def _wire(self, api: HttpValidatorApi, hosting: Hosting) -> None:
-        settings, node = self._settings, self._node
-        self._directory = Directory(
-            api.well_known,
-            policy=ServePolicy(settings.chosen_validators, settings.min_stake_rao),
-            genesis_hash=self._chain.genesis_hash,
-            netuid=self._chain.netuid,
-            allow_private=self._chain.is_devnet,
-            clock=self._clock,
-        )
-        runtime = hosting.runtime
-        backoff = BackOff(self._clock)
-        self._book = LeaseBook(self._keys.hotkey, self._store, lease_blocks=settings.lease_blocks)
-        self._deployer = Deployer(
-            launcher=Launcher(
-                node=node,
-                runtime=runtime,
-                api=api,
-                images=hosting.images,
-                graval_python=settings.prover_python,
-            ),
-            runtime=runtime,
-            relay=self._relay,
-            store=self._store,
-            api=api,
-            backoff=backoff,
-            lookup=self._directory.get,
-            clock=self._clock,
-        )
-        self._kernel = KernelLog()
-        self._attempts = hosting.attempts
-        self._health = HealthWatch(node.gpus, read_vitals, self._kernel.xids)
-        self._scheduler = Scheduler(
-            gpus=node.gpus,
-            view=self._view,
-            directory=self._directory,
-            book=self._book,
-            runtime=runtime,
-            deployer=self._deployer,
-            backoff=backoff,
-            api=api,
-            # a container keeps the devices it was started with: idle ones must stay outside
-            prove_beside=runtime.name == "process",
-            unwell=self._health.unwell,
-            min_run_s=settings.min_run_seconds,
-            clock=self._clock,
-        )
-        desk = self._desk(hosting, backoff)
-        policy = CallerPolicy(self._view, min_stake_rao=settings.min_stake_rao)
-        http = build_http(
-            keypair=self._keys.hotkey,
-            nonces=self._store,
-            authorise=policy.authorise,
-            clock=self._clock,
-            inventory=desk.inventory,
-            log_of=self._deployer.log_of,
-        )
-        self._server = HttpServer(http, self._http_socket)
-        operator = build_operator_http(operator_token(self._data.path), desk.status, self._clock)
-        self._operator = HttpServer(operator, self._operator_socket, OPERATOR_LIMITS)
-
-    def _desk(self, hosting: Hosting, backoff: BackOff) -> Desk:
-        port = self._settings.external_port or self._http_socket.getsockname()[1]
-        return Desk(
-            node=self._node,
-            axon=f"{self._ip}:{port}",
-            data=self._data.path,
-            view=self._view,
-            directory=self._directory,
-            book=self._book,
-            scheduler=self._scheduler,
-            deployer=self._deployer,
-            backoff=backoff,
-            relay=self._relay,
-            health=self._health,
-            meter=hosting.meter,
-            attempts=hosting.attempts,
-            loops=self._loops,
-            clock=self._clock,
-        )
+        self._parts = build(ground, self._loops, self._clock)
 
     async def run(self) -> int:
         """Start, work, and end."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop.set)
-        await self._relay.start(self._relay_socket)
-        await self._operator.start()
-        await self._deployer.adopt()
+        await self._parts.relay.start(self._parts.sockets.relay)
+        await self._parts.operator.start()
+        await self._parts.deployer.adopt()
         try:
             await self._await_registration()
-            await self._server.start()
+            await self._parts.server.start()
             await self._work()
         finally:
             await self._end()
         return self._exit_code
 
     async def _await_registration(self) -> None:
-        await self._view.refresh()
+        await self._parts.view.refresh()
         said = False
-        while not self._view.registered and not self._stop.is_set():
+        while not self._parts.view.registered and not self._stop.is_set():
             error = self._not_registered()
             if not self._settings.wait_registered:
                 self._exit_code = EXIT_DEREGISTERED  # what a former process left running ends
@@ -243,7 +115,7 @@ class Miner:
                 logger.bind(code=error.code).warning("waiting for registration: {}", error)
             await _wait(self._stop, self._settings.poll_seconds)
             try:
-                await self._view.refresh()
+                await self._parts.view.refresh()
             except Unavailable as error:
                 logger.bind(code=error.code).warning("chain was not read: {}", error)
 
@@ -251,7 +123,7 @@ class Miner:
         settings = self._settings
         return Forbidden(
             "not_registered",
-            f"hotkey {self._keys.hotkey_ss58} is not registered on subnet {settings.netuid}",
+            f"hotkey {self._ground.keys.hotkey_ss58} is not registered on subnet {settings.netuid}",
             hint="where the coldkey is: python scripts/register.py"
             f" --network {settings.chain_url} --netuid {settings.netuid}"
             f" --wallet-name {settings.wallet_name} --hotkey {settings.hotkey}",
@@ -260,13 +132,14 @@ class Miner:
     async def _work(self) -> None:
         if self._stop.is_set():
             return
-        port = self._settings.external_port or self._http_socket.getsockname()[1]
-        if await self._view.announce(self._keys.hotkey, self._ip, port):
-            logger.bind(ip=self._ip, port=port).info("axon was announced")
+        port = self._parts.port
+        if await self._parts.view.announce(self._ground.keys.hotkey, self._parts.ip, port):
+            logger.bind(ip=self._parts.ip, port=port).info("axon was announced")
         self._say_ready(port)
         poll_s = self._settings.poll_seconds
         self._loops.every(poll_s, "chain", self._follow_chain)
-        self._loops.every(poll_s, "work", self._round)
+        self._loops.every(_SPACING_S, "work", self._round)
+        self._loops.every(_SPACING_S, "wakes", self._parts.wakes.listen)
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
         self._loops.every(_HEALTH_S, "health", self._look_at_health)
         self._loops.every(_HEALTH_S, "attempts", self._look_at_attempts)
@@ -278,12 +151,12 @@ class Miner:
 
     def _say_ready(self, port: int) -> None:
         facts = {
-            "hotkey": self._keys.hotkey_ss58,
-            "axon": f"{self._ip}:{port}",
-            "port": self._http_socket.getsockname()[1],
-            "relay_port": self._node.relay_port,
-            "operator_port": self._operator_socket.getsockname()[1],
-            "gpus": [gpu.uuid for gpu in self._node.gpus],
+            "hotkey": self._ground.keys.hotkey_ss58,
+            "axon": f"{self._parts.ip}:{port}",
+            "port": self._parts.sockets.http.getsockname()[1],
+            "relay_port": self._parts.node.relay_port,
+            "operator_port": self._parts.sockets.operator.getsockname()[1],
+            "gpus": [gpu.uuid for gpu in self._parts.node.gpus],
             "pid": os.getpid(),
         }
         logger.bind(**facts).info("miner started")
@@ -293,30 +166,35 @@ class Miner:
             temporary.replace(self._settings.ready_file)
 
     async def _follow_chain(self) -> None:
-        await self._view.refresh()
-        if not self._view.registered:
+        await self._parts.view.refresh()
+        if not self._parts.view.registered:
             logger.bind(code=DEREGISTERED).error("hotkey lost its registration; the miner ends")
             self._exit_code = EXIT_DEREGISTERED
             self._stop.set()
 
     async def _round(self) -> None:
-        await self._scheduler.learn(await self._directory.refresh(self._view.seen))
-        await self._scheduler.tick()
+        """Work for one round, and wait until another has something to do, or it is time."""
+        parts = self._parts
+        try:
+            await parts.scheduler.learn(await parts.directory.refresh(parts.view.seen))
+            await parts.scheduler.tick()
+        finally:
+            await parts.deployer.books.news.wait(self._settings.poll_seconds)
 
     async def _watch(self) -> None:
-        await self._deployer.watch(self._directory.validators)
+        await self._parts.deployer.watch(self._parts.directory.validators)
 
     async def _housekeeping(self) -> None:
-        self._store.forget_nonces(now_s=self._clock.now_s())
+        self._ground.store.forget_nonces(now_s=self._clock.now_s())
 
     async def _look_at_health(self) -> None:
         busy = frozenset(
-            gpu for run in self._deployer.running() for gpu in (*run.gpu_uuids, *run.beside)
+            gpu for run in self._parts.deployer.running() for gpu in (*run.gpu_uuids, *run.beside)
         )
-        await asyncio.to_thread(self._health.look, busy)
+        await asyncio.to_thread(self._parts.health.look, busy)
 
     async def _look_at_attempts(self) -> None:
-        await asyncio.to_thread(self._attempts.look)
+        await asyncio.to_thread(self._parts.attempts.look)
 
     async def _end(self) -> None:
         """Let calls end, tell validators, stop instances, close; bounded by `drain_seconds` + 10 s.
@@ -326,20 +204,22 @@ class Miner:
         lost = self._exit_code == EXIT_DEREGISTERED
         if lost or self._stop.is_set():
             await self._drain(DEREGISTERED if lost else MINER_ENDED)
-        await self._relay.close()
-        await self._server.close()
-        await self._operator.close()
-        self._kernel.close()
+        await self._parts.relay.close()
+        await self._parts.server.close()
+        await self._parts.operator.close()
+        self._parts.kernel.close()
         logger.info("miner ended")
 
     async def _drain(self, reason: str) -> None:
         within_s = self._settings.drain_seconds
         try:
-            await asyncio.wait_for(self._deployer.leave(reason, within_s=within_s), within_s + 1)
+            await asyncio.wait_for(
+                self._parts.deployer.leave(reason, within_s=within_s), within_s + 1
+            )
         except asyncio.TimeoutError:
             logger.bind(code="calls_cut").warning("calls did not end within {} s", within_s)
         try:
-            await asyncio.wait_for(self._deployer.drain(reason), _DRAIN_S)
+            await asyncio.wait_for(self._parts.deployer.drain(reason), _DRAIN_S)
         except asyncio.TimeoutError:
             logger.bind(code="drain_timeout").warning("not every validator heard of the end")
 

@@ -10,6 +10,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from chutes_core.base.errors import NotFound
+from chutes_core.base.loops import Signal
 from chutes_core.miner.placement import Launch, Running
 from chutes_core.miner.shares import Tenant
 from chutes_core.miner.store import LaunchRecord
@@ -72,11 +73,15 @@ class End:
 
 @dataclass
 class Books:
-    """All launches of this process; `ends` are the last ones, newest last, `counts` all of them."""
+    """All launches of this process; `ends` are the last ones, newest last, `counts` all of them.
+
+    ``news`` is set where another round may have something to do: an instance has ended.
+    """
 
     live: dict[str, Live] = field(default_factory=dict)
     ends: "deque[End]" = field(default_factory=lambda: deque(maxlen=_KEPT_ENDS))
     counts: dict[str, int] = field(default_factory=dict)
+    news: Signal = field(default_factory=Signal)
     _asking: dict[tuple[str, ...], str] = field(default_factory=dict)
     _attesting: set[tuple[str, ...]] = field(default_factory=set)
 
@@ -112,6 +117,7 @@ class Books:
         """Keep an end for the operator."""
         self.ends.append(end)
         self.counts[end.reason] = self.counts.get(end.reason, 0) + 1
+        self.news.set()
 
     def launch_ids(self) -> dict[str, str]:
         """Return GPU uuid -> launch id of every GPU that serves a launch."""

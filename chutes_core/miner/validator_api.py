@@ -23,13 +23,16 @@ from chutes_core.wire.control import (
     LaunchRequest,
     LaunchStatus,
     LeaseList,
+    Wake,
     WantedList,
 )
 from chutes_core.wire.discovery import WELL_KNOWN_PATH, WellKnown
 from chutes_core.wire.peers import SignedClient
 
 MAX_BUNDLE_BYTES = 256 * 1024 * 1024
+WAKE_S = 25.0
 _BUNDLE_TIMEOUT_S = 300.0
+_WAKE_TIMEOUT_S = WAKE_S + 15.0
 _ModelT = TypeVar("_ModelT", bound=BaseModel)
 
 
@@ -38,6 +41,10 @@ class ValidatorApi(Protocol):
 
     async def wanted(self, validator: Validator) -> WantedList:
         """Return what the validator wants now."""
+        ...
+
+    async def wake(self, validator: Validator, after: int) -> int:
+        """Wait until more is wanted than when the number was ``after``; return the number."""
         ...
 
     async def launches(self, validator: Validator) -> LaunchList:
@@ -70,10 +77,12 @@ class HttpValidatorApi:
         self._own = keypair.ss58_address
         self._signed = SignedClient(keypair)
         self._bundles = SignedClient(keypair, timeout_s=_BUNDLE_TIMEOUT_S)
+        self._wakes = SignedClient(keypair, timeout_s=_WAKE_TIMEOUT_S)
 
     async def __aenter__(self) -> "HttpValidatorApi":
         await self._signed.__aenter__()
         await self._bundles.__aenter__()
+        await self._wakes.__aenter__()
         return self
 
     async def __aexit__(
@@ -82,12 +91,22 @@ class HttpValidatorApi:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        await self._wakes.__aexit__(kind, error, trace)
         await self._bundles.__aexit__(kind, error, trace)
         await self._signed.__aexit__(kind, error, trace)
 
     async def wanted(self, validator: Validator) -> WantedList:
         """GET /miner/wanted."""
         return await self._call(validator, "GET", "/miner/wanted", WantedList)
+
+    async def wake(self, validator: Validator, after: int) -> int:
+        """GET /miner/wake."""
+        path = f"/miner/wake?after={after}&wait_s={WAKE_S}"
+        return (
+            await self._wakes.call(
+                "GET", validator.url, path, Wake, peer_hotkey_ss58=validator.hotkey
+            )
+        ).number
 
     async def launches(self, validator: Validator) -> LaunchList:
         """GET /miner/launches."""

@@ -13,6 +13,7 @@ from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.health import Health
+from chutes_core.validator.launches.bell import Bell
 from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
 from chutes_core.validator.launches.lifecycle import Lifecycle
@@ -45,6 +46,7 @@ class Validator:
     pictures: Pictures
     lifecycle: Lifecycle
     keeper: Keeper
+    bell: Bell
     attestor: ProcessAttestor
     lights: Lights
     rounds: Rounds
@@ -76,6 +78,7 @@ def build(ground: Ground) -> Validator:
         pictures=traffic.pictures,
         lifecycle=launching.lifecycle,
         keeper=launching.keeper,
+        bell=launching.bell,
         attestor=launching.attestor,
         lights=launching.lights,
         rounds=launching.rounds,

@@ -67,6 +67,7 @@ async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) 
         await _first(task, stop)
     finally:
         await asyncio.to_thread(validator.images.close)
+        validator.bell.close()
         serving.should_exit = True
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)

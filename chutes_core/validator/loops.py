@@ -12,6 +12,7 @@ from chutes_core.chain.transfers import TransferWatcher
 from chutes_core.validator.app import Validator
 from chutes_core.validator.billing.payments import CURSOR, Payments
 from chutes_core.validator.feewatch import FeeWatch
+from chutes_core.validator.launches.bell import SPACING_S
 from chutes_core.validator.launches.inventories import MinerAddress
 from chutes_core.wire.discovery import commitment_of
 
@@ -43,6 +44,7 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(settings.renew_seconds, "commitment", lambda: commit_url(parts))
     loops.every(settings.renew_seconds, "renewals", parts.keeper.renew)
     loops.every(TICK_S, "launches", parts.keeper.sweep)
+    loops.every(SPACING_S, "bell", parts.bell.look)
     loops.every(LIGHT_TICK_S, "lights", parts.lights.run_once)
     loops.every(poll_s, "rounds", lambda: _round(parts))
     loops.every(TICK_S, "settlement", lambda: _settle(parts))

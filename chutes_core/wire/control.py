@@ -110,6 +110,12 @@ class WantedList(Message):
     handshake: Handshake | None = None
 
 
+class Wake(Message):
+    """How often more came to be wanted at a validator: another number means to ask anew."""
+
+    number: int = Field(ge=0)
+
+
 class LaunchRequest(Message):
     """A miner offers GPUs, each with its lease to this validator, for one instance of a chute.
 

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from chutes_core.base.clock import Clock
+from chutes_core.base.loops import Signal
 from chutes_core.validator.domain.demand import ChuteDemand
 
 
@@ -28,6 +29,9 @@ class Demand:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._chutes: dict[str, _Counts] = {}
+        self.news = Signal()
+        """Set where another number of instances may be wanted: a first waiting caller, a wish to
+        have a chute hot, a new snapshot."""
 
     def snapshot(self) -> dict[str, ChuteDemand]:
         """Return all counters as they are now, by chute id."""
@@ -57,6 +61,8 @@ class Demand:
     def waiting(self, chute_id: str) -> Iterator[None]:
         """Count a caller, who is in flight, as waiting for an instance instead."""
         self._change(chute_id, in_flight=-1, waiting=1)
+        if self._chutes[chute_id].waiting == 1:
+            self.news.set()
         try:
             yield
         finally:
@@ -65,9 +71,11 @@ class Demand:
     def touch(self, chute_id: str) -> None:
         """Note that somebody wants the chute hot, without a call (warm-up)."""
         self._change(chute_id, in_flight=0, waiting=0)
+        self.news.set()
 
     def keep(self, chute_ids: Collection[str]) -> None:
-        """Forget chutes that are gone and have no caller left."""
+        """Forget chutes that are gone and have no caller left: a new snapshot has come."""
+        self.news.set()
         self._chutes = {
             chute_id: counts
             for chute_id, counts in self._chutes.items()

@@ -10,7 +10,15 @@ from chutes_core.base.version import VERSION
 from chutes_core.validator.api.errors import install_errors
 from chutes_core.validator.api.openapi import document_errors
 from chutes_core.validator.api.router import build_router
-from chutes_core.validator.api.routes import discovery, health, miner, money, reachable, transfers
+from chutes_core.validator.api.routes import (
+    discovery,
+    health,
+    miner,
+    money,
+    reachable,
+    transfers,
+    wake,
+)
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.gateway.asgi import AsgiApp
 from chutes_core.validator.launches.dialback import DialBacks
@@ -37,6 +45,7 @@ def build_control_plane(
     app.include_router(build_router(services))
     app.include_router(miner.build_router(launching.launches, shared.store))
     app.include_router(reachable.build_router(DialBacks(shared.network, shared.clock)))
+    app.include_router(wake.build_router(launching.bell))
     app.include_router(transfers.build_router(launching.transfers))
     app.include_router(_discovery(shared, launching))
     app.include_router(health.build_router(shared.health))

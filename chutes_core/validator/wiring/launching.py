@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from chutes_core.validator.attest.attestor import ProcessAttestor
 from chutes_core.validator.launches.admissions import AdmissionLimits, Admissions
+from chutes_core.validator.launches.bell import Bell
 from chutes_core.validator.launches.drains import Drains
 from chutes_core.validator.launches.inventories import Inventories
 from chutes_core.validator.launches.keeper import Keeper
@@ -35,6 +36,7 @@ class Launching:
     rounds: Rounds
     lifecycle: Lifecycle
     launches: Launches
+    bell: Bell
     transfers: Transfers
     keeper: Keeper
 
@@ -67,6 +69,7 @@ def build_launching(shared: Shared, traffic: Traffic) -> Launching:
         rounds=_rounds(shared, lights, muster, known),
         lifecycle=lifecycle,
         launches=_launches(shared, traffic, known, lifecycle, keeper, limits),
+        bell=Bell(known.wanted, traffic.gateway.demand.news, shared.clock.now_s),
         transfers=Transfers(shared.store, shared.vault),
         keeper=keeper,
     )
