@@ -49,6 +49,8 @@ EXIT_REFUSED = 2
 @click.option("--graval-home", type=click.Path(path_type=Path), help="Python of graval provers")
 @click.option("--instance-memory-mb", type=int, help="per GPU; default: an equal part")
 @click.option("--instance-cpus", type=float, help="per GPU; default: an equal part")
+@click.option("--registry", help="a registry of images that may be private; see docs/images.md")
+@click.option("--registry-user", help="this miner's user there; its password: the environment")
 @click.option("--declare-gpu", help="devnet: stand-in GPUs, e.g. h100_sxm:1,a100:2")
 @click.option("--validators", help="auto, or hotkeys to serve, separated by commas")
 @click.option("--min-validator-stake-tao", help="serve validators with at least this stake")

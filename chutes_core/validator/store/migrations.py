@@ -342,20 +342,20 @@ def _version_cords(db: Database) -> None:
     db.execute("ALTER TABLE chute_versions ADD COLUMN concurrency INTEGER NOT NULL DEFAULT 0")
 
 
+@migrations(name="0085-image-registry")
+def _image_registry(db: Database) -> None:
+    db.execute("ALTER TABLE images ADD COLUMN registry_ref TEXT NOT NULL DEFAULT ''")
+    db.execute(
+        "CREATE TABLE registry_leftovers (registry_ref TEXT PRIMARY KEY, image_id TEXT NOT NULL)"
+        " STRICT, WITHOUT ROWID"
+    )
+
+
 @migrations(name="0110-gpu-summonses")
 def _summonses(db: Database) -> None:
     db.execute(
         "CREATE TABLE gpu_summonses (miner_hotkey TEXT NOT NULL, gpu_uuid TEXT NOT NULL,"
         " launch_id TEXT NOT NULL, PRIMARY KEY (miner_hotkey, gpu_uuid)) STRICT, WITHOUT ROWID"
-    )
-
-
-@migrations(name="0120-accepted-nonces")
-def _accepted_nonces(db: Database) -> None:
-    db.execute(
-        "CREATE TABLE accepted_nonces (key_ss58 TEXT NOT NULL, nonce INTEGER NOT NULL,"
-        " at_s INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key_ss58, nonce)) STRICT,"
-        " WITHOUT ROWID"
     )
 
 
@@ -367,10 +367,10 @@ def _left_out(db: Database) -> None:
     )
 
 
-@migrations(name="0085-image-registry")
-def _image_registry(db: Database) -> None:
-    db.execute("ALTER TABLE images ADD COLUMN registry_ref TEXT NOT NULL DEFAULT ''")
+@migrations(name="0120-accepted-nonces")
+def _accepted_nonces(db: Database) -> None:
     db.execute(
-        "CREATE TABLE registry_leftovers (registry_ref TEXT PRIMARY KEY, image_id TEXT NOT NULL)"
-        " STRICT, WITHOUT ROWID"
+        "CREATE TABLE accepted_nonces (key_ss58 TEXT NOT NULL, nonce INTEGER NOT NULL,"
+        " at_s INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key_ss58, nonce)) STRICT,"
+        " WITHOUT ROWID"
     )

@@ -107,6 +107,7 @@ def test_every_setting_of_the_miner_stands_in_the_page_of_settings_and_is_an_opt
     neuron = (ROOT / "neurons" / "miner.py").read_text()
     page = SETTINGS_PAGE.read_text()
     hidden = {"instance_shm_mb", "instance_tmp_mb", "instance_pids", "dns", "keep_images"}
+    hidden |= {"registry_password"}  # everybody on the host can read a command line
     for name in MinerSettings.model_fields:
         assert f"CHUTES_MINER_{name.upper()}" in page
         assert name in hidden or f'"--{name.replace("_", "-")}"' in neuron
