@@ -1,0 +1,222 @@
+"""kill -9 of the real validator and of its workers, at random moments under calls; a full disk.
+
+Callers go on over all lives: ordinary calls, streams, large bodies, and some who leave. Each life
+is killed at a moment that chance draws, some before they serve; the next finds its instances again,
+settles what the last one had answered, and goes on. Then the disk is full (a file system that a
+ballast fills where the folder lies on a small one, else a limit of the process's own file sizes):
+calls get 503, and with room again they are answered. At the end every answered call is charged
+once, none is recorded twice, no (key, nonce) pair was used twice, and the ledger adds up.
+
+    python tests/bench/kill.py [--kills N] [--seed N] [--workers N] [--folder F] [--json]
+"""
+
+import argparse
+import asyncio
+import contextlib
+import json
+import os
+import platform
+import random
+import resource
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT)]
+
+from tests.bench.callers import ASKED, Callers, Link, request, until  # noqa: E402
+from tests.bench.soak import check  # noqa: E402
+from tests.bench.stage import Stage, load_average, own_folder, stage  # noqa: E402
+
+LIFE_S = (0.0, 1.5)  # from the moment it serves
+STILLBORN = 0.15  # share of lives that are killed before they may serve
+STILLBORN_S = (0.0, 0.5)
+CALLERS = 8
+PAUSE_S = 0.02
+RECOVERY_S = 120.0
+SMALL_DISK = 1024**3
+
+
+@dataclass
+class Killed:
+    """What was done to the validator."""
+
+    lives: int = 0
+    kills: int = 0
+    stillborn: int = 0
+    worker_kills: int = 0
+    in_flight_at_kills: int = 0
+    disk: dict[str, object] = field(default_factory=dict)
+
+
+async def run(
+    folder: Path,
+    *,
+    kills: int,
+    seed: int,
+    workers: int | None = None,
+    life_s: tuple[float, float] = LIFE_S,
+) -> dict:
+    """Kill and go on; return what was seen.
+
+    Raises:
+        AssertionError: a call was lost, charged twice, or a pair was used again.
+    """
+    begun, start = load_average(), time.monotonic()
+    chance, seen = random.Random(seed), Killed()
+    extra = {} if workers is None else {"WORKERS": str(workers)}
+    async with stage(folder, extra=extra) as made:
+        load = Callers(
+            made.lives.port, made.filled.api_key, seed=seed, count=CALLERS, pause_s=PAUSE_S
+        )
+        while seen.kills + seen.worker_kills < kills:
+            await _one(made, chance, seen, life_s)
+        if not made.lives.pid:
+            await _live(made, seen)
+        before = len(load.seen.answered)
+        await until(lambda: len(load.seen.answered) > before + 20, "answers of the last life")
+        await load.stop()
+        seen.disk = await full_disk(made)
+        await until(lambda: made.book.busy == 0, "the instances to be idle")
+        assert await made.lives.stop() == 0, made.lives.log.read_text()[-3000:]
+    load.seen.answered += seen.disk.pop("answered")  # type: ignore[operator]
+    return {
+        "python": platform.python_version(),
+        "cores": os.cpu_count(),
+        "load_average": {"begin": begun, "end": load_average()},
+        "seconds": round(time.monotonic() - start, 1),
+        "seed": seed,
+        **vars(seen),
+        **check(folder, made, load.seen),
+    }
+
+
+async def _live(made: Stage, seen: Killed) -> None:
+    await made.lives.begin()
+    seen.lives += 1
+    await made.lives.serving()
+
+
+async def _one(
+    made: Stage, chance: random.Random, seen: Killed, life_s: tuple[float, float]
+) -> None:
+    """Let the validator live for a while, and kill it or one of its workers."""
+    lives = made.lives
+    if not lives.pid:
+        if chance.random() < STILLBORN and seen.lives:
+            await lives.begin()
+            seen.lives += 1
+            await asyncio.sleep(chance.uniform(*STILLBORN_S))
+            seen.stillborn += 1
+            seen.kills += 1
+            await lives.kill()
+            return
+        await _live(made, seen)
+    await asyncio.sleep(chance.uniform(*life_s))
+    seen.in_flight_at_kills += made.book.busy
+    victim = chance.choice(lives.victims())
+    if victim == lives.pid:
+        seen.kills += 1
+        await lives.kill()
+    else:
+        seen.worker_kills += 1
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(victim, signal.SIGKILL)
+
+
+async def full_disk(made: Stage) -> dict[str, object]:
+    """Fill the disk under the living validator; calls are refused, and served again with room.
+
+    Raises:
+        AssertionError: they were not.
+    """
+    answered: list[str] = []
+    codes: list[tuple[int, str]] = []
+
+    async def call() -> int:
+        link = await Link.open(made.lives.port)
+        try:
+            link.send(request(made.filled.api_key, "echo", ASKED))
+            answer = await link.answer()
+        except (OSError, asyncio.IncompleteReadError):
+            return 0  # the record found no room: the answer must not be whole
+        finally:
+            link.abort()
+        if answer.status == 200:
+            answered.append(answer.invocation_id)
+        else:
+            codes.append((answer.status, answer.code))
+        return answer.status
+
+    async def call_until(status: int) -> None:
+        end = time.monotonic() + RECOVERY_S
+        while (got := await call()) != status:
+            assert time.monotonic() < end, f"still {got}, not {status}"
+
+    await call_until(200)
+    small = shutil.disk_usage(made.folder).total <= SMALL_DISK
+    with _ballast(made.folder) if small else _file_limit(made) as how:
+        await call_until(503)
+        for _ in range(5):
+            assert await call() == 503
+    refused = len(codes)
+    await call_until(200)
+    return {
+        "how": how,
+        "refused": refused,
+        "codes": sorted({f"{status} {code}" for status, code in codes}),
+        "recovered": True,
+        "answered": answered,
+    }
+
+
+@contextlib.contextmanager
+def _ballast(folder: Path) -> Iterator[str]:
+    """Leave nothing free of the folder's file system."""
+    file = folder / "ballast"
+    try:
+        with file.open("wb") as ballast:
+            size = shutil.disk_usage(folder).free
+            os.posix_fallocate(ballast.fileno(), 0, size)
+        yield "a file system without room (ENOSPC)"
+    finally:
+        file.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _file_limit(made: Stage) -> Iterator[str]:
+    """Let no file of the validator's grow: its processes' own limit, which a full disk is like."""
+    pids = made.lives.victims()
+    largest = max(file.stat().st_size for file in (made.lives.data / "journal").glob("*/*.journal"))
+    old = resource.prlimit(pids[0], resource.RLIMIT_FSIZE)
+    try:
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (largest, old[1]))
+        yield "no file may grow (RLIMIT_FSIZE, EFBIG)"
+    finally:
+        for pid in pids:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, old)
+
+
+def main() -> None:
+    """Print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--json", action="store_true")
+    given = parser.parse_args()
+    sys.stderr.write(f"seed {given.seed}\n")
+    with own_folder(given.folder) as folder:
+        found = asyncio.run(run(folder, kills=given.kills, seed=given.seed, workers=given.workers))
+    sys.stdout.write(json.dumps(found, indent=None if given.json else 1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

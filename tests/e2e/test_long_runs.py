@@ -1,0 +1,43 @@
+"""The long runs of the real validator, short: killed at random, left by its callers, at work.
+
+tests/bench/kill.py, vanish.py and soak.py do the same for as long as asked; what they printed is in
+docs/measurements. Each of them compares callers, instances and ledger at its end, and raises where
+they differ.
+"""
+
+import pytest
+
+from tests.bench import kill, soak, vanish
+
+pytestmark = pytest.mark.timeout(600)
+SEED = 7
+
+
+async def test_killed_at_random_under_calls(tmp_path):
+    """Ten SIGKILLs and a full disk: each answered call is charged once, no key's nonce repeats."""
+    print(f"seed {SEED}")
+    seen = await kill.run(tmp_path, kills=10, seed=SEED, life_s=(0.0, 0.6))
+    assert seen["kills"] == 10
+    assert (seen["lost"], seen["charged_twice"], seen["repeated_keys"]) == (0, 0, 0)
+    assert seen["answered"] > 20
+    assert seen["key_nonce_pairs"] > seen["answered"]
+    assert seen["disk"]["recovered"]
+    assert seen["disk"]["codes"] == ["503 journal_full"]
+
+
+async def test_clients_that_vanish_leave_nothing(tmp_path):
+    """At every stage of a call and in every way: counters at zero, descriptors as before."""
+    clients = 8 * len(vanish.KINDS)
+    seen = await vanish.run(tmp_path, clients=clients, at_once=60, seed=SEED)
+    assert sum(seen["kinds"].values()) == clients
+    assert seen["records"] == seen["calls_that_reached_an_instance"] > 0
+    assert seen["after"]["own_fds"] <= seen["before"]["own_fds"]
+
+
+async def test_steady_calls_open_nothing_that_stays_open(tmp_path):
+    """Descriptors stay what they were; memory's trend needs the hour of the script."""
+    seen = await soak.run(tmp_path, seconds=20, callers=8, pause_s=0.05, seed=SEED)
+    assert seen["own_fds"]["median"] <= seen["before"]["own_fds"] + 8  # files that are open briefly
+    assert seen["after"]["own_fds"] <= seen["before"]["own_fds"]
+    assert seen["after"]["callers"] == 0
+    assert seen["lost"] == seen["charged_twice"] == 0
