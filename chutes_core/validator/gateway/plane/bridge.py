@@ -6,6 +6,7 @@ reads it; after the caller has left, what the application still sends goes nowhe
 """
 
 import asyncio
+from math import inf
 from typing import TYPE_CHECKING
 
 from loguru import logger
@@ -114,7 +115,9 @@ class Bridge:
         request = self._request
         while not (self._left or self._ended or request.chunks or request.complete):
             self._continue()
+            self._by(self._connection.plane.body_timeout_s)
             await self._wait()
+            self._by(None if self._connection.writable else self._connection.plane.unread_s)
         if self._left or self._ended:
             return {"type": "http.disconnect"}
         if not request.chunks and request.complete and self._connected:
@@ -149,11 +152,19 @@ class Bridge:
         """Let `send` wait, or go on."""
         if writable:
             self._writable.set()
+            self._by(None)
         else:
             self._writable.clear()
+            self._by(self._connection.plane.unread_s)
 
     def on_deadline(self, now: float) -> None:
-        """No deadline is set here: the application has its own."""
+        """Cut off a caller who neither takes the answer nor sends the body.
+
+        Only the control plane's callers get here: calls have deadlines of their own.
+        """
+        del now
+        self.on_caller_left()
+        self._connection.cut()
 
     def on_caller_left(self) -> None:
         """Tell the application when it asks next."""
@@ -172,6 +183,12 @@ class Bridge:
     async def _wait(self) -> None:
         self._receiving.clear()
         await self._receiving.wait()
+
+    def _by(self, seconds: float | None) -> None:
+        """Have the connection looked at after some time, or no more."""
+        if self.answers_after_eof and not (self._left or self._ended):
+            plane = self._connection.plane
+            self._connection.deadline = inf if seconds is None else plane.now() + seconds
 
     async def _until_over(self) -> None:
         while not (self._left or self._ended):

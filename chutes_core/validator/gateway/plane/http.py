@@ -8,72 +8,28 @@ connection closed; requests that come before an answer has ended wait, and readi
 
 import asyncio
 from math import inf
-from typing import TYPE_CHECKING, Protocol
-
-import httptools
+from typing import TYPE_CHECKING
 
 from chutes_core.base.failures import network_of
-from chutes_core.validator.gateway.plane.request import (
-    SMALL_BYTES,
-    Malformed,
-    Request,
-    Shape,
-    shape_of,
-)
+from chutes_core.validator.gateway.plane.handler import Handler
+from chutes_core.validator.gateway.plane.reader import Reader, Refused, Upgrading
+from chutes_core.validator.gateway.plane.request import SMALL_BYTES, Request
 from chutes_core.wire.http_server import (
     ADDRESS_FULL,
     HEAD_TIMEOUT,
-    HEAD_TOO_LARGE,
     LINGER_S,
     MALFORMED,
     REFUSED_TIMEOUT_S,
     SERVER_FULL,
     SPARE_CONNECTIONS,
-    Refusal,
 )
 
 if TYPE_CHECKING:
     from chutes_core.validator.gateway.plane.server import Plane
 
 WHOLE_WAIT_S = 1.0
+UNREAD_S = 30.0  # a closing connection whose caller takes nothing of the answer is cut then
 BUFFERED_BYTES = 64 * 1024  # of a body that the control plane or the reference has not read yet
-
-
-class Handler(Protocol):
-    """Answers one request."""
-
-    @property
-    def begun(self) -> bool:
-        """Tell whether a byte of the answer has been sent."""
-        ...
-
-    @property
-    def answers_after_eof(self) -> bool:
-        """Tell whether an answer still goes out to a caller who has closed their side.
-
-        A call is stopped at its instance, for a caller who has gone looks just the same.
-        """
-        ...
-
-    def on_body(self) -> None:
-        """More of the body has come, or its end."""
-        ...
-
-    def on_writable(self, *, writable: bool) -> None:
-        """The caller reads more slowly than we write, or has caught up."""
-        ...
-
-    def on_deadline(self, now: float) -> None:
-        """The time that the handler set on the connection is over."""
-        ...
-
-    def on_caller_left(self) -> None:
-        """Nobody waits for the answer any more."""
-        ...
-
-
-class _Refused(Exception):
-    """Ends the parsing of a request that is answered by a Refusal."""
 
 
 class Connection(asyncio.Protocol):
@@ -88,24 +44,14 @@ class Connection(asyncio.Protocol):
         self.deadline = inf
         self.writable = True
         self._network: str | None = None
-        self._parser = httptools.HttpRequestParser(self)
-        self._refusal: Refusal | None = None
         self._handler: Handler | None = None
         self._current: Request | None = None  # what is answered now
-        self._coming: Request | None = None  # what is parsed now
         self._queued: list[Request] = []
-        self._shape: Shape | None = None
-        self._url = b""
-        self._headers: list[tuple[bytes, bytes]] = []
-        self._length: int | None = None
-        self._head_bytes = 0
-        self._lines = 0
-        self._fruitless = 0
-        self._in_head = False
-        self._got_on = False
+        self._reader = Reader(plane.limits, plane.heads, self._found)
         self._reading = True
         self._over = False  # nothing is parsed any more
         self._eof = False
+        self._unsent_bytes = 0  # at the last look at a connection that is being closed
 
     # The transport's side.
 
@@ -121,34 +67,35 @@ class Connection(asyncio.Protocol):
         if over > SPARE_CONNECTIONS:
             self.transport.abort()
         elif over > 0:
-            self._refusal = SERVER_FULL
+            self._reader.refusal = SERVER_FULL
         elif limits.max_per_address and mine > limits.max_per_address:
-            self._refusal = ADDRESS_FULL
-        wait_s = REFUSED_TIMEOUT_S if self._refusal else limits.head_timeout_s
+            self._reader.refusal = ADDRESS_FULL
+        wait_s = REFUSED_TIMEOUT_S if self._reader.refusal else limits.head_timeout_s
         self.deadline = plane.now() + wait_s
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless nothing came of what was sent before."""
         if self._over:
             return
-        if self._current is None and not self._in_head:
-            limit = self.plane.now() + self.plane.limits.head_timeout_s
-            self.deadline = min(self.deadline, limit)
-        self._got_on = False
+        reader = self._reader
+        if self._current is None:
+            request = reader.known(data)
+            if request is not None:
+                self._current = request
+                self._begin(request)
+                return
+            if not reader.in_head:
+                limit = self.plane.now() + self.plane.limits.head_timeout_s
+                self.deadline = min(self.deadline, limit)
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade:
+            reader.feed(data)
+        except Upgrading:
             self._over = True  # answered as plain HTTP, then closed
             self._step()
-        except httptools.HttpParserError:  # of the parser's own, or a callback's _Refused
+        except Refused:
             self._refuse()
         else:
-            self._fruitless = 0 if self._got_on else self._fruitless + len(data)
-            if self._fruitless > self.plane.limits.max_head_bytes:
-                self._refusal = HEAD_TOO_LARGE
-                self._refuse()
-            else:
-                self._step()
+            self._step()
 
     def eof_received(self) -> bool:
         """Take a half-close as the caller's leaving while a call runs (see docs/gateway.md).
@@ -183,86 +130,14 @@ class Connection(asyncio.Protocol):
         if self._handler is not None:
             self._handler.on_writable(writable=True)
 
-    # The parser's side.
+    # Between requests.
 
-    def on_message_begin(self) -> None:
-        """Begin to count a head."""
-        self._got_on = self._in_head = True
-        self._head_bytes = self._lines = 0
-        self._url = b""
-        self._headers = []
-        self._length = None
-
-    def on_url(self, url: bytes) -> None:
-        """Take a piece of the target."""
-        self._count(len(url))
-        self._url = self._url + url if self._url else url
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header; a trailer is counted and dropped."""
-        self._lines += 1
-        self._count(len(name) + len(value))
-        if not self._in_head:
-            return
-        name = name.lower()
-        if name == b"content-length":
-            self._length = int(value)
-        else:
-            self._headers.append((name, value))
-
-    def on_headers_complete(self) -> None:
-        """Begin a request; its head came in time."""
-        self._got_on, self._in_head = True, False
-        if self._refusal is not None:
-            raise _Refused
-        parser = self._parser
-        method, version = parser.get_method(), parser.get_http_version()
-        shape = self._shape
-        headers = tuple(self._headers)
-        if (
-            shape is None
-            or shape.headers != headers
-            or shape.url != self._url
-            or shape.method.encode() != method
-            or shape.version != version
-        ):
-            try:
-                shape = self._shape = shape_of(
-                    method, version, self._url, headers, has_length=self._length is not None
-                )
-            except Malformed as error:
-                self._refusal = MALFORMED
-                raise _Refused from error
-        request = Request(shape, length=self._length, keep_alive=parser.should_keep_alive())
-        self._coming = request
+    def _found(self, request: Request) -> None:
+        """Take a request whose head is whole."""
         if self._current is None:
             self._current = request
         else:
             self._queued.append(request)
-
-    def on_body(self, body: bytes) -> None:
-        """Take a piece of the body."""
-        self._got_on = True
-        assert self._coming is not None
-        self._coming.take(body)
-
-    def on_message_complete(self) -> None:
-        """End a request's body."""
-        self._got_on = True
-        assert self._coming is not None
-        self._coming.complete = True
-        self._coming = None
-        self._in_head = False
-
-    def _count(self, size: int) -> None:
-        self._got_on = True
-        self._head_bytes += size
-        limits = self.plane.limits
-        if self._head_bytes > limits.max_head_bytes or self._lines > limits.max_header_lines:
-            self._refusal = HEAD_TOO_LARGE
-            raise _Refused
-
-    # Between requests.
 
     def _step(self) -> None:
         """Go on after bytes have come: begin an answer, or tell who answers that there is more."""
@@ -270,7 +145,7 @@ class Connection(asyncio.Protocol):
         if request is None:
             return
         if self._handler is not None:
-            if self._coming is request or request.complete:
+            if self._reader.coming is request or request.complete:
                 self._handler.on_body()
         elif request.complete:
             self._begin(request)
@@ -305,12 +180,17 @@ class Connection(asyncio.Protocol):
             self._close_soon(request)
             return
         self.deadline = self.plane.now() + self.plane.limits.keep_alive_s
-        if self._queued:
+        if self._queued and not (self._eof and self._is_left_alone(self._queued[0])):
             self._current = self._queued.pop(0)
-            asyncio.get_running_loop().call_soon(self._next)
+            self.plane.loop.call_soon(self._next)
         elif self._over or self._eof:
             self._close_soon(request)
-        self.balance()
+        if not self._reading:
+            self.balance()
+
+    def _is_left_alone(self, request: Request) -> bool:
+        """Tell whether a caller who sends nothing more has left a request: cut short, or a call."""
+        return not request.complete or self.plane.is_call(request)
 
     def _next(self) -> None:
         if self._handler is None and not self.transport.is_closing():
@@ -318,12 +198,26 @@ class Connection(asyncio.Protocol):
 
     def _close_soon(self, request: Request) -> None:
         """Close once all is sent; a body that still comes would take the answer back."""
+        if request.complete:
+            self._shut()
+            return
         self._over = True
         self._queued.clear()
-        if request.complete:
-            self.transport.close()
-            return
         self._linger()
+
+    def _shut(self) -> None:
+        """Close once all is sent, which a caller who reads nothing does not hold up for ever."""
+        self._over = True
+        self._queued.clear()
+        self._unsent_bytes = self.transport.get_write_buffer_size()
+        self.transport.close()
+        self.deadline = self.plane.now() + UNREAD_S
+
+    def _still_reads(self) -> bool:
+        """Tell whether some of what waits to be sent has left since the last look."""
+        left = self.transport.get_write_buffer_size()
+        before, self._unsent_bytes = self._unsent_bytes, left
+        return 0 < left < before
 
     def _linger(self) -> None:
         if self.transport.can_write_eof():
@@ -339,7 +233,7 @@ class Connection(asyncio.Protocol):
         self._over = True
         self._queued.clear()
         handler, current = self._handler, self._current
-        if handler is not None and current is not None and self._coming is not current:
+        if handler is not None and current is not None and self._reader.coming is not current:
             current.keep_alive = False
             return
         self._handler = self._current = None
@@ -349,7 +243,7 @@ class Connection(asyncio.Protocol):
             if begun:
                 self.cut()
         if not self.transport.is_closing():
-            self.transport.write((self._refusal or MALFORMED).encode())
+            self.transport.write((self._reader.refusal or MALFORMED).encode())
             self._linger()
 
     def cut(self) -> None:
@@ -366,27 +260,29 @@ class Connection(asyncio.Protocol):
         if self._handler is not None:
             self._handler.on_deadline(now)
         elif self._over:
-            self.transport.abort()
+            if self._still_reads():
+                self.deadline = now + UNREAD_S
+            else:
+                self.transport.abort()
         elif self._current is not None:
             self._begin(self._current)
             self.balance()
-        elif self._in_head:
-            self._refusal = self._refusal or HEAD_TIMEOUT
+        elif self._reader.in_head:
+            self._reader.refusal = self._reader.refusal or HEAD_TIMEOUT
             self._refuse()
         else:
-            self.transport.close()
+            self._shut()
 
     def stop(self) -> None:
         """Close if nothing is answered; else after the answer."""
         if self._current is None:
-            self._over = True
-            self.transport.close()
+            self._shut()
 
     # Back-pressure towards the caller.
 
     def balance(self) -> None:
         """Read on, unless a request waits for its turn or a body for its reader."""
-        coming = self._coming or self._current
+        coming = self._reader.coming or self._current
         behind = coming is not None and self._handler is not None and coming.size > BUFFERED_BYTES
         self._set_reading(reading=self._over or not (self._queued or behind))
 

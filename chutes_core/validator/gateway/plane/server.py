@@ -18,6 +18,7 @@ from chutes_core.validator.gateway.asgi import AsgiApp
 from chutes_core.validator.gateway.plane.bridge import Bridge
 from chutes_core.validator.gateway.plane.heads import DateLine
 from chutes_core.validator.gateway.plane.http import Connection
+from chutes_core.validator.gateway.plane.reader import Heads
 from chutes_core.validator.gateway.plane.request import Request
 from chutes_core.wire.http_server import BACKLOG, HttpLimits
 
@@ -44,10 +45,12 @@ class Plane:
         app: answers what the fast path does not take (the front, and behind it the control plane).
         fast: takes ordinary calls.
         limits: of what precedes a request.
-        body_timeout_s: for the rest of a small body, before ``app`` is asked.
+        body_timeout_s: for the rest of a small body, before ``app`` is asked, and between two
+            pieces of one that the control plane reads.
         grace_s: for requests that run when the server is told to stop.
         proxies: addresses whose X-Forwarded-For is believed (comma-separated); None believes none.
         tls: ends here if given.
+        unread_s: for a caller of the control plane to take some of an answer.
         shortest_s: the shortest time limit that the fast path has to keep.
     """
 
@@ -61,15 +64,18 @@ class Plane:
         grace_s: float = 20.0,
         proxies: str | None = None,
         tls: ssl.SSLContext | None = None,
+        unread_s: float = 60.0,
         shortest_s: float = 60.0,
     ) -> None:
         self.limits = limits or HttpLimits()
         self.body_timeout_s = body_timeout_s
+        self.unread_s = unread_s
         self.connections: set[Connection] = set()
         self.stopping = False
         self.started = False
         self.secure = tls is not None
         self.date = DateLine()
+        self.heads = Heads()
         self.now: Callable[[], float] = float
         self.loop: asyncio.AbstractEventLoop = None  # type: ignore[assignment]
         # The types of uvicorn's middleware are its own copies of the ones that we use.
@@ -146,8 +152,12 @@ class Plane:
     def answer(self, connection: Connection, request: Request) -> None:
         """Have a request answered."""
         if not self._fast.begin(connection, request):
-            bridge = Bridge(connection, request, is_call=self._fast.is_call(request))
+            bridge = Bridge(connection, request, is_call=self.is_call(request))
             self._run(bridge, connection, self._app)
+
+    def is_call(self, request: Request) -> bool:
+        """Tell whether a request is an invocation, whoever serves it."""
+        return self._fast.is_call(request)
 
     def go_on(self, connection: Connection, request: Request, app: AsgiApp) -> None:
         """Have an ASGI application answer a call that has been read already."""
