@@ -1,7 +1,8 @@
 """Packaging: installs chutes_core and graval; the neurons are thin scripts of the checkout.
 
 `install_requires` is what a developer's laptop and a chute's container need (SDK, CLI, runner).
-Each role on a server adds its extra: validator, miner, gpu, devnet; `dev` adds the checks.
+Each role on a server adds its extra: validator, miner, gpu, devnet; `dev` adds the checks, and
+`examples` what the examples' images have.
 """
 
 from setuptools import find_packages, setup
@@ -36,8 +37,13 @@ MINER = [
     "prometheus-client>=0.22",
     "psutil>=7",
     "sqlite-utils>=4.2,<5",
+    "uvloop>=0.23",
 ]
 DEVNET = [*CHAIN, *SERVER, "kyber-py>=1", "pycryptodome>=3.24", "websockets>=16"]
+# What the images of the examples install: their tests run with it (CI; scripts/setup.sh
+# dev,examples). Apart from TORCH: Triton's kernels do not run here, and 2.13.0 has a build for CPUs
+# of some hundred MB in CI; elsewhere pip takes PyPI's for CUDA, of some GB. No demo asks for it.
+EXAMPLES = ["pillow~=12.0", "torch==2.13.0", "transformers~=5.23"]
 DEV = [
     *VALIDATOR,
     *MINER,
@@ -77,6 +83,7 @@ setup(
         "gpu": [TORCH],
         "wallet": WALLET,
         "devnet": DEVNET,
+        "examples": EXAMPLES,
         "dev": DEV,
     },
     entry_points={"console_scripts": ["chutes = chutes_core.cli.main:main"]},

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Installs and runs every check: lint, types, import contracts, tests. Extra arguments go to pytest.
 # Where no Docker engine answers, tests marked `docker` are skipped and say so (scripts/ci_engine.sh
-# starts one for you).
+# starts one for you). CHUTES_TEST_EXTRAS=dev,examples installs torch, too, for the chat example.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-scripts/setup.sh dev
+scripts/setup.sh "${CHUTES_TEST_EXTRAS:-dev}"
 bin=.venv/bin
 step() { printf '\n\033[1m== %s\033[0m\n' "$*"; }
 failed=()

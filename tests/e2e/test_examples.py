@@ -1,11 +1,13 @@
 """The examples, each run by ChuteClient as the runner runs it, and one of them in a network."""
 
+import ast
 import base64
 import importlib
 import importlib.util
 import io
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -90,12 +92,27 @@ def test_a_picture_goes_in_and_a_picture_comes_out(example, pillow):
             assert client.post("/change", json={"image_b64": wrong}).status_code == 422
 
 
+@pytest.mark.timeout(300)
+def test_a_picture_goes_through_a_network(network, pillow):
+    """A base64 body in, the bytes of a PNG with its type out, and a 422 of the chute's own."""
+    user = rich_user(network.net, network.url(1), "painter")
+    user.deploy_as_own("pictures")
+    place = f"{network.url(1)}/c/painter-pictures/change"
+    body = {"image_b64": base64.b64encode(PNG).decode(), "change": "turn"}
+    with httpx.Client(headers=user.headers, timeout=240) as client:
+        answer = client.post(place, json=body)
+        assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
+        assert pillow.open(io.BytesIO(answer.content)).size == (1, 2)
+        assert client.post(place, json={"image_b64": "%%%"}).status_code == 422
+    user.chutes("chutes", "delete", "pictures", "--yes")
+
+
 @pytest.fixture
 def transformers():
     """Skip where transformers and torch are not installed: together they are gigabytes."""
     for name in ("torch", "transformers"):
         if importlib.util.find_spec(name) is None:
-            pytest.skip(f"{name} is not installed: pip install torch transformers")
+            pytest.skip(f"{name} is not installed: scripts/setup.sh dev,examples")
 
 
 @pytest.mark.filterwarnings("default")  # of the two libraries
@@ -116,6 +133,43 @@ def test_a_llama_chats_in_a_stream_as_at_once(example, transformers):
         pieces.close()
         with pytest.raises(ChutesError, match="invalid_input"):
             client.call("chat", request={**asked, "max_tokens": 0})
+
+
+@pytest.mark.timeout(400)
+def test_a_llama_chats_in_a_network(network, transformers):
+    """OpenAI's path, at once and as a stream of events: the same letters, and a bill for each."""
+    user = rich_user(network.net, network.url(1), "talker")
+    user.deploy_as_own("chat")
+    place = f"{network.url(1)}/c/talker-chat/v1/chat/completions"
+    asked = {**WORDS, "max_tokens": 12, "seed": 5}
+    with httpx.Client(headers=user.headers, timeout=300) as client:
+        answer = client.post(place, json=asked)
+        assert answer.status_code == 200, answer.text
+        said = answer.json()["choices"][0]["message"]["content"]
+        with client.stream("POST", place, json={**asked, "stream": True}) as streamed:
+            assert streamed.headers["content-type"].startswith("text/event-stream")
+            lines = [line for line in streamed.iter_lines() if line]
+    assert lines.pop() == "data: [DONE]"
+    deltas = [json.loads(line.removeprefix("data: "))["choices"][0]["delta"] for line in lines]
+    assert len(said) == 12
+    assert "".join(delta.get("content", "") for delta in deltas) == said
+    user.chutes("chutes", "delete", "chat", "--yes")
+
+
+def test_the_examples_extra_is_what_their_images_install():
+    """Whoever runs these tests with `dev,examples` has what a deployed example has."""
+    named = set(ast.literal_eval(assigned(ROOT / "setup.py", "EXAMPLES")))
+    texts = [(ROOT / "examples" / f"{name}.py").read_text() for name in ("chat", "pictures")]
+    installs = [re.search(r'"pip install ([^"]+)"', text) for text in texts]
+    assert named == {word for found in installs for word in found[1].split()}
+
+
+def assigned(path, name):
+    """Return the source of what a module assigns to a name."""
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return ast.unparse(node.value)
+    raise AssertionError(f"{path} has no {name}")
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in (ROOT / "examples").glob("*.py")))
