@@ -24,7 +24,7 @@ KINDS = {
     name: value
     for name, value in vars(errors).items()
     if isinstance(value, type) and issubclass(value, errors.ChutesError)
-}
+} | {"RateLimited": errors.Exhausted}
 
 
 @dataclass(frozen=True)

@@ -48,6 +48,7 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(LIGHT_TICK_S, "lights", parts.lights.run_once)
     loops.every(poll_s, "rounds", lambda: _round(parts))
     loops.every(TICK_S, "settlement", lambda: _settle(parts))
+    loops.every(PRUNE_S, "day", parts.pictures.refresh)  # a new day has free calls again
     loops.every(TICK_S, "images", lambda: _in_thread(parts.images.build_pending))
     loops.every(PRUNE_S, "leftovers", lambda: _in_thread(parts.images.sweep))
     loops.every(PRUNE_S, "pruning", lambda: _in_thread(_prune(parts)))

@@ -117,6 +117,9 @@ class ValidatorSettings(RoleSettings):
         description="a new version without a free GPU waits so long for an old instance's",
     )
     calls_per_second: int = Field(default=50, ge=1, description="rate limit of one key")
+    free_calls_per_day: int = Field(
+        default=10_000, ge=0, description="of an account whose calls are free; further ones cost"
+    )
     calls_burst: int = Field(default=200, ge=1, description="calls of one key at once")
     max_body_bytes: int = Field(
         default=20 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="of one call"

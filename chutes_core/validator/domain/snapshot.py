@@ -13,17 +13,28 @@ from chutes_core.validator.domain.money import Rate
 
 
 @dataclass(frozen=True)
+class FreeCalls:
+    """What is left of an account's free calls of a day, which ends at ``until_s`` (Unix time)."""
+
+    left: int
+    per_day: int
+    until_s: int
+
+
+@dataclass(frozen=True)
 class PayerView:
     """An account as admission sees it.
 
     ``spendable_rao`` is the ledger's balance with every invocation of worker w up to
-    ``Snapshot.drained[w]`` already taken off.
+    ``Snapshot.drained[w]`` already taken off, and so are the ``free_calls`` of an account that is
+    ``free``; None there sets no bound.
     """
 
     user_id: str
     coldkey_ss58: str
     spendable_rao: int
     free: bool = False
+    free_calls: FreeCalls | None = None
 
 
 @dataclass(frozen=True)

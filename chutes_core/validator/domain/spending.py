@@ -50,6 +50,11 @@ def key_purse(key_id: str) -> str:
     return f"key:{key_id}"
 
 
+def free_purse(user_id: str) -> str:
+    """Name the purse of an account's free calls; what lies in it is calls, not money."""
+    return f"free:{user_id}"
+
+
 class Unwatched:
     """The spending of a process without a gateway: nobody else holds anything."""
 

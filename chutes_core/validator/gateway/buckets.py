@@ -23,9 +23,10 @@ class Standing(NamedTuple):
 class RateLimited(Exhausted):
     """One call more than a key may make now; ``standing`` is the key's."""
 
-    def __init__(self, message: str, *, retry_after_s: int, standing: Standing) -> None:
-        hint = "wait as long as Retry-After says"
-        super().__init__("rate_limited", message, hint=hint, retry_after_s=retry_after_s)
+    def __init__(
+        self, code: str, message: str, *, hint: str, retry_after_s: int, standing: Standing
+    ) -> None:
+        super().__init__(code, message, hint=hint, retry_after_s=retry_after_s)
         self.standing = standing
 
 
@@ -54,17 +55,22 @@ class Buckets:
         """
         now_us = self._clock.monotonic_us()
         house = narrow = self._filled(key, self._per_s * 60, self._burst, now_us)
-        _check(house, self._per_s, "second")
+        own = None
         if calls_per_minute is not None:
-            own_name = f"own:{key}"
-            own = self._filled(own_name, calls_per_minute, calls_per_minute, now_us)
-            _check(own, calls_per_minute, "minute")
-            own.tokens -= _WHOLE
-            narrow = own if own.tokens < house.tokens else house
+            own = self._filled(f"own:{key}", calls_per_minute, calls_per_minute, now_us)
+            narrow = own if own.tokens <= house.tokens else house
+        if narrow.tokens < _WHOLE:
+            raise _limited(house, own)
         house.tokens -= _WHOLE
+        if own is not None:
+            own.tokens -= _WHOLE
         if len(self._buckets) > MAX_BUCKETS:
             self._forget_full(now_us)
         return narrow.standing()
+
+    async def obtain(self, key: str, *, calls_per_minute: int | None = None) -> Standing:
+        """Count one call, as `take` does; in a worker this may ask for more first."""
+        return self.take(key, calls_per_minute=calls_per_minute)
 
     def _filled(self, name: str, per_minute: int, burst: int, now_us: int) -> "_Bucket":
         """Return a bucket as it is now; a changed limit counts from now on."""
@@ -97,6 +103,10 @@ class _Bucket:
     def tokens_at(self, now_us: int) -> int:
         return min(self.full, self.tokens + (now_us - self.at_us) * self.per_minute)
 
+    def wait_us(self) -> int:
+        """Return how long after ``at_us`` a call is in the bucket again."""
+        return ceil_div(max(0, _WHOLE - self.tokens), self.per_minute)
+
     def standing(self) -> Standing:
         """Return where the key stands at ``at_us``."""
         missing = self.full - self.tokens
@@ -104,11 +114,16 @@ class _Bucket:
         return Standing(self.full // _WHOLE, self.tokens // _WHOLE, reset_s)
 
 
-def _check(bucket: _Bucket, limit: int, unit: str) -> None:
-    if bucket.tokens < _WHOLE:
-        wait_us = ceil_div(_WHOLE - bucket.tokens, bucket.per_minute)
-        raise RateLimited(
-            f"this key may make {limit} calls a {unit}",
-            retry_after_s=ceil_div(wait_us, 1_000_000),
-            standing=bucket.standing(),
-        )
+def _limited(house: _Bucket, own: _Bucket | None) -> RateLimited:
+    """Return the refusal by the bucket that is longer without a call."""
+    empty, unit = house, "second"
+    if own is not None and own.wait_us() >= house.wait_us():
+        empty, unit = own, "minute"
+    limit = empty.per_minute if empty is own else empty.per_minute // 60
+    return RateLimited(
+        "rate_limited",
+        f"this key may make {limit} calls a {unit}",
+        hint="wait as long as Retry-After says",
+        retry_after_s=ceil_div(empty.wait_us(), 1_000_000),
+        standing=empty.standing(),
+    )

@@ -46,6 +46,11 @@ class Call:
         """Return the chute that is called."""
         return self.admitted.chute.chute_id
 
+    @property
+    def free(self) -> bool:
+        """Tell whether the call costs its payer nothing, whatever it comes to."""
+        return self.admitted.payer.free and not self.hold.paid
+
     def dispatch(self, launch_id: str, clock: Clock) -> None:
         """Note that the call now goes to this instance."""
         self.launch_id = launch_id

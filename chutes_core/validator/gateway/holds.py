@@ -11,6 +11,7 @@ look at the sums and the change that follows from it happen under one lock.
 import threading
 from collections import deque
 from collections.abc import Iterable
+from datetime import datetime, timezone
 from types import TracebackType
 
 from typing_extensions import Self
@@ -18,36 +19,49 @@ from typing_extensions import Self
 from chutes_core.base.errors import PaymentRequired
 from chutes_core.base.units import format_tao
 from chutes_core.validator.domain.accounts import ApiKey
-from chutes_core.validator.domain.invocations import Invocation
+from chutes_core.validator.domain.invocations import CHARGED, Invocation, Outcome
 from chutes_core.validator.domain.money import Rate
-from chutes_core.validator.domain.snapshot import PayerView
-from chutes_core.validator.domain.spending import key_purse
+from chutes_core.validator.domain.snapshot import FreeCalls, PayerView
+from chutes_core.validator.domain.spending import free_purse, key_purse
 
 
 class Hold:
     """One call's hold; ends once, by `settle` or `release`.
 
     ``names`` are the purses that it counts against: the account's, and its key's if that has a
-    budget.
+    budget; or that of the account's free calls, where one is held instead of money. ``paid`` says
+    that the call costs money although its payer has free calls.
     """
 
-    def __init__(self, holds: "Holds", names: tuple[str, ...], rao: int) -> None:
+    def __init__(
+        self,
+        holds: "Holds",
+        names: tuple[str, ...],
+        rao: int,
+        *,
+        paid: bool = False,
+        counted: bool = False,
+    ) -> None:
         self._holds = holds
         self._names = names
+        self._taken = 1 if counted else rao
+        self._counted = counted
         self.rao = rao
+        self.paid = paid
         self._open = True
 
-    def settle(self, sequence: int, charge_rao: int) -> None:
-        """Turn the hold into a charge that counts until the ledger has it."""
+    def settle(self, sequence: int, charge_rao: int, outcome: Outcome = "ok") -> None:
+        """Turn the hold into a charge, or a counted call, until the store has it."""
         if self._open:
-            self._holds._add_settled(self._names, sequence, charge_rao)
+            taken = int(outcome in CHARGED) if self._counted else charge_rao
+            self._holds._add_settled(self._names, sequence, taken)
         self.release()
 
     def release(self) -> None:
         """Give the held money back; does nothing after the hold has ended."""
         if self._open:
             self._open = False
-            self._holds._close(self._names, self.rao)
+            self._holds._close(self._names, self._taken)
 
 
 class Spending:
@@ -95,23 +109,41 @@ class Holds:
         self._lock = threading.Lock()
 
     def open(self, payer: PayerView, rate: Rate, key: ApiKey | None = None) -> Hold:
-        """Set one call's money aside.
+        """Set one call's money aside, or one of its payer's free calls while any is left.
 
         Raises:
-            PaymentRequired: ``insufficient_balance``, or ``key_budget_spent``.
+            PaymentRequired: ``insufficient_balance`` (``free_calls_spent`` where free calls were),
+                or ``key_budget_spent``.
         """
-        rao = 0 if payer.free else rate.hold_rao
+        quota = payer.free_calls if payer.free else None
+        if quota is not None:
+            free_call = self._open_free(payer, quota)
+            if free_call is not None:
+                return free_call
+        rao = 0 if payer.free and quota is None else rate.hold_rao
         names: tuple[str, ...] = (payer.user_id,)
         left_rao = None if key is None else key.left_rao()
         if key is not None and left_rao is not None:
             names = (payer.user_id, key_purse(key.key_id))
         with self._lock:
-            _check_balance(rao, payer.spendable_rao - self._taken(payer.user_id))
+            _check_balance(rao, self._room(payer.user_id, payer.spendable_rao, rao), quota)
             if left_rao is not None:
-                _check_budget(rao, left_rao - self._taken(names[1]))
+                _check_budget(rao, self._room(names[1], left_rao, rao))
             for name in names:
                 self._held[name] = self._held.get(name, 0) + rao
-        return Hold(self, names, rao)
+        return Hold(self, names, rao, paid=quota is not None)
+
+    async def obtain(self, payer: PayerView, rate: Rate, key: ApiKey | None = None) -> Hold:
+        """Set one call's money aside, as `open` does; in a worker this may ask for more first."""
+        return self.open(payer, rate, key)
+
+    def lease(self, name: str, amount: int) -> int:
+        """Set a worker's lease aside; return what others hold of the purse at this moment."""
+        return self._add_spending(name, amount)
+
+    def end_lease(self, name: str, amount: int) -> None:
+        """Take a lease, or a part of it, back."""
+        self._close((name,), amount)
 
     def spending(self) -> Spending:
         """Return a new spending, to be used as a context manager in any thread."""
@@ -129,10 +161,8 @@ class Holds:
     def replay(self, invocations: Iterable[Invocation]) -> None:
         """Count the journal's records that a former process left undrained."""
         for one in invocations:
-            if one.charged:
-                rate = Rate(one.rate_id, one.rao_per_hour, one.hold_rao)
-                names = (one.user_id, key_purse(one.key_id))
-                self._add_settled(names, one.sequence, rate.charge_rao(one.usage_us))
+            names, amount = taken_by(one)
+            self._add_settled(names, one.sequence, amount)
 
     def drained(self, sequence: int, entry_id: int = 0) -> None:
         """Forget what a new snapshot's balances have taken off.
@@ -145,11 +175,29 @@ class Holds:
             while self._undrained and self._undrained[0][0] <= sequence:
                 _, names, rao = self._undrained.popleft()
                 for name in names:
-                    _subtract(self._settled, name, rao)
+                    self._show(name, rao)
             self._shown_entry = max(self._shown_entry, entry_id)
             waiting, self._unshown = self._unshown, []
             for entry, held in waiting:
                 self._free_or_wait(held, entry)
+
+    def _open_free(self, payer: PayerView, quota: FreeCalls) -> Hold | None:
+        """Hold one free call; None where all of the day's are used or held."""
+        name = free_purse(payer.user_id)
+        with self._lock:
+            if self._room(name, quota.left, 1) < 1:
+                return None
+            self._held[name] = self._held.get(name, 0) + 1
+        return Hold(self, (name,), 0, counted=True)
+
+    def _room(self, name: str, there: int, need: int) -> int:
+        """Return how much of a purse is free; a worker counts by its lease instead."""
+        del need
+        return there - self._taken(name)
+
+    def _show(self, name: str, amount: int) -> None:
+        """Forget what a new snapshot has taken off."""
+        _subtract(self._settled, name, amount)
 
     def _taken(self, name: str) -> int:
         return self._held.get(name, 0) + self._settled.get(name, 0)
@@ -184,8 +232,18 @@ class Holds:
             _subtract(self._held, name, rao)
 
 
-def _check_balance(rao: int, free_rao: int) -> None:
+def taken_by(one: Invocation) -> tuple[tuple[str, ...], int]:
+    """Return from which purses a recorded call takes how much."""
+    if one.charged:
+        rate = Rate(one.rate_id, one.rao_per_hour, one.hold_rao)
+        return (one.user_id, key_purse(one.key_id)), rate.charge_rao(one.usage_us)
+    return (free_purse(one.user_id),), int(one.free and one.outcome in CHARGED)
+
+
+def _check_balance(rao: int, free_rao: int, quota: FreeCalls | None) -> None:
     if rao > max(free_rao, 0):
+        if quota is not None:
+            raise _free_calls_spent(quota, rao)
         raise PaymentRequired(
             "insufficient_balance",
             f"a call needs {format_tao(rao)} TAO set aside, "
@@ -193,6 +251,16 @@ def _check_balance(rao: int, free_rao: int) -> None:
             hint="pay in to your payment address (chutes account), or let running calls end",
             needed_rao=rao,
         )
+
+
+def _free_calls_spent(quota: FreeCalls, rao: int) -> PaymentRequired:
+    until = datetime.fromtimestamp(quota.until_s, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return PaymentRequired(
+        "free_calls_spent",
+        f"the {quota.per_day} free calls of this day are used; new ones come at {until}",
+        hint=f"wait, or pay in to your payment address: a call holds {format_tao(rao)} TAO",
+        needed_rao=rao,
+    )
 
 
 def _check_budget(rao: int, free_rao: int) -> None:

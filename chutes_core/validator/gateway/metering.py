@@ -38,10 +38,10 @@ class Ended:
 class Metering:
     """Counts outcomes since the start in ``outcomes``."""
 
-    def __init__(self, *, journal: Records, clock: Clock) -> None:
+    def __init__(self, *, journal: Records, clock: Clock, grace: Grace | None = None) -> None:
         self._journal = journal
         self._clock = clock
-        self._grace = Grace(clock)
+        self._grace = grace or Grace(clock)
         self.outcomes: Counter[str] = Counter()
 
     def record(self, call: Call, outcome: Outcome, *, bytes_out: int) -> None:
@@ -69,7 +69,7 @@ class Metering:
         try:
             first = self._journal.append_all([_fields(one) for one in ended])
             for sequence, one in enumerate(ended, first):
-                one.call.hold.settle(sequence, _charge_rao(one))
+                one.call.hold.settle(sequence, _charge_rao(one), one.outcome)
         finally:
             for one in ended:
                 one.call.hold.release()
@@ -82,10 +82,9 @@ class Metering:
 
 
 def _charge_rao(one: Ended) -> int:
-    admitted = one.call.admitted
-    if admitted.payer.free or one.outcome not in CHARGED:
+    if one.call.free or one.outcome not in CHARGED:
         return 0
-    return admitted.chute.rate.charge_rao(one.usage_us)
+    return one.call.admitted.chute.rate.charge_rao(one.usage_us)
 
 
 def _fields(one: Ended) -> Fields:
@@ -104,7 +103,7 @@ def _fields(one: Ended) -> Fields:
         "rate_id": rate.rate_id,
         "rao_per_hour": rate.rao_per_hour,
         "hold_rao": call.hold.rao,
-        "free": admitted.payer.free,
+        "free": call.free,
         "started_at_us": call.started_at_us,
         "usage_us": one.usage_us,
         "bytes_in": len(call.body),

@@ -13,7 +13,14 @@ from chutes_core.validator.domain.accounts import FREE, Account
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
 from chutes_core.validator.domain.money import Rate, user_credit
-from chutes_core.validator.domain.snapshot import ChuteView, InstanceView, PayerView, Snapshot
+from chutes_core.validator.domain.snapshot import (
+    ChuteView,
+    FreeCalls,
+    InstanceView,
+    PayerView,
+    Snapshot,
+)
+from chutes_core.validator.launches.quota import Quota, free_calls
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
 
@@ -21,10 +28,16 @@ RateOf = Callable[[Chute], Rate]
 
 
 def build(
-    store: Store, vault: Vault, rate_of: RateOf, paused: Container[str] = frozenset()
+    store: Store,
+    vault: Vault,
+    rate_of: RateOf,
+    paused: Container[str] = frozenset(),
+    *,
+    quota: Quota | None = None,
 ) -> Snapshot:
     """Return a new Snapshot of everything that calls are decided by.
 
+    Without a ``quota`` free calls are not counted.
     ``paused`` launches are left out: their GPUs are being challenged.
     """
     with store.transaction():
@@ -33,7 +46,8 @@ def build(
         chutes = store.chutes.all_live()
         launches = store.launches.open()
         drained, ledger_entry = store.invocations.drained(), store.ledger.last_entry_id()
-        payers = {account.user_id: _payer(store, account) for account in accounts}
+        left = free_calls(store, quota, accounts)
+        payers = {one.user_id: _payer(store, one, left.get(one.user_id)) for one in accounts}
         active = [
             launch
             for launch in launches
@@ -77,12 +91,13 @@ def as_served(store: Store, chute: Chute, active: Iterable[Launch]) -> Chute:
     )
 
 
-def _payer(store: Store, account: Account) -> PayerView:
+def _payer(store: Store, account: Account, left: FreeCalls | None) -> PayerView:
     return PayerView(
         user_id=account.user_id,
         coldkey_ss58=account.coldkey_ss58,
         spendable_rao=store.ledger.balance(user_credit(account.user_id)),
         free=FREE in account.roles,
+        free_calls=left,
     )
 
 

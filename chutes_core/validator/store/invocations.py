@@ -7,7 +7,7 @@ records are in the ledger; both change in one transaction with the charges.
 import sqlite3
 from collections.abc import Iterable
 
-from chutes_core.validator.domain.invocations import Invocation
+from chutes_core.validator.domain.invocations import CHARGED, Invocation
 from chutes_core.validator.store.connection import Connection, Value
 
 
@@ -44,6 +44,15 @@ class InvocationRows:
         """Return how many calls a chute has answered or failed."""
         sql = "SELECT count(*) FROM invocations WHERE chute_id=?"
         return self._db.number(sql, (chute_id,))
+
+    def free_since(self, from_us: int) -> dict[str, int]:
+        """Return user id -> free calls that count, of those begun at ``from_us`` or later."""
+        rows = self._db.all(
+            "SELECT user_id, count(*) AS calls FROM invocations WHERE free=1"
+            " AND started_at_us>=? AND outcome IN (?,?,?) GROUP BY user_id",
+            (from_us, *CHARGED),
+        )
+        return {row["user_id"]: row["calls"] for row in rows}
 
     def drained(self) -> dict[str, int]:
         """Return worker -> the last sequence that is wholly in the store."""

@@ -351,6 +351,11 @@ def _image_registry(db: Database) -> None:
     )
 
 
+@migrations(name="0096-free-calls")
+def _free_calls(db: Database) -> None:
+    db.execute("CREATE INDEX invocations_free ON invocations(started_at_us) WHERE free = 1")
+
+
 @migrations(name="0110-gpu-summonses")
 def _summonses(db: Database) -> None:
     db.execute(

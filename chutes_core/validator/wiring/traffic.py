@@ -10,6 +10,7 @@ from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.launches.pauses import Pauses
+from chutes_core.validator.launches.quota import Quota
 from chutes_core.validator.launches.snapshot import build as build_snapshot
 from chutes_core.validator.pictures import Pictures
 from chutes_core.validator.settings import ValidatorSettings
@@ -69,7 +70,14 @@ def _limits(settings: ValidatorSettings) -> GatewayLimits:
 
 def _pictures(shared: Shared, gateway: Gateway, pauses: Pauses) -> Pictures:
     store, vault, rates = shared.store, shared.vault, shared.rates
+    free, clock = shared.settings.free_calls_per_day, shared.clock
     return Pictures(
-        lambda: build_snapshot(store, vault, lambda chute: rates.of(chute.selector), pauses),
+        lambda: build_snapshot(
+            store,
+            vault,
+            lambda chute: rates.of(chute.selector),
+            pauses,
+            quota=Quota(free, clock.now_s()),
+        ),
         gateway.swap,
     )

@@ -9,6 +9,7 @@ from gateway_stand_in import House, Incoming
 from chutes_core.base.failures import MAX_FAILURES
 from chutes_core.validator.domain.accounts import Scope
 from chutes_core.validator.domain.money import Rate
+from chutes_core.validator.domain.snapshot import FreeCalls
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
@@ -211,6 +212,33 @@ async def test_without_balance_it_is_402_and_nothing_is_called(house: House, ins
     response = await house.post("/c/amy-poor/api/echo", headers=headers)
     assert said(response) == (402, "insufficient_balance")
     assert one.calls == []
+
+
+async def test_the_free_calls_of_a_day_are_counted(house: House, instance):
+    """After the day's free calls a call is paid for, or refused with the time of the next day."""
+    house.serve(await instance(echo))
+    free = house.world.user(spendable_rao=0, free=True)
+    chute = house.world.chute(free, "val-free")
+    house.world.instances[chute.chute_id] = house.world.instances[house.chute.chute_id]
+    headers = {"x-api-key": house.world.key(free)}
+    quota = FreeCalls(2, 2, 1_700_006_400)
+    house.world.payers[free] = replace(house.world.payers[free], free_calls=quota)
+    house.swap()
+    path = "/c/val-free/api/echo"
+    assert [(await house.post(path, headers=headers)).status_code for _ in range(2)] == [200, 200]
+    refused = await house.post(path, headers=headers)
+    assert (refused.status_code, refused.json()["code"]) == (402, "free_calls_spent")
+    assert "2023-11-15T00:00:00Z" in refused.json()["detail"]
+    house.world.payers[free] = replace(house.world.payers[free], spendable_rao=10**9)
+    house.swap()
+    assert (await house.post(path, headers=headers)).status_code == 200
+    await house.quiet()
+    records = house.journal.pending(0, 10)
+    assert [(one.free, one.hold_rao > 0) for one in records] == [
+        (True, False),
+        (True, False),
+        (False, True),
+    ]
 
 
 async def test_free_accounts_need_no_balance(house: House, instance):

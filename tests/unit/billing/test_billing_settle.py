@@ -1,13 +1,17 @@
+from dataclasses import replace
+
 import pytest
 
 from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict
 from chutes_core.validator.billing.ledger import Ledger
 from chutes_core.validator.billing.settle import Settlement
-from chutes_core.validator.domain.accounts import Account, ApiKey
+from chutes_core.validator.domain.accounts import FREE, Account, ApiKey
 from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.domain.money import REVENUE
+from chutes_core.validator.domain.snapshot import FreeCalls
 from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.launches.quota import Quota, free_calls
 from chutes_core.validator.store.database import Store
 
 
@@ -129,3 +133,24 @@ def people(store):
 
     store.accounts.create(build)
     store.keys.insert(ApiKey("k", "u", "k", "hash", True, (), 0))
+
+
+def test_free_calls_of_a_day_are_counted_from_the_store(store):
+    """What is left of a day is its quota less the free calls begun that day that count."""
+    day_s = 1_700_006_400
+    begun = {"started_at_us": day_s * 1_000_000, "free": True}
+    records = [
+        call(1, **begun),
+        call(2, **(begun | {"outcome": "failed"})),
+        call(3, **(begun | {"started_at_us": day_s * 1_000_000 - 1})),
+        call(4, started_at_us=day_s * 1_000_000),
+        call(5, **(begun | {"outcome": "client_gone"})),
+    ]
+    Settlement(store).drain(ListJournal(records))
+    account = Account("u", 1, "user", "hk", "ck", "pay", "dep", "fp", 0, frozenset({FREE}))
+    left = free_calls(store, Quota(3, day_s + 60), [account])
+    assert left == {"u": FreeCalls(left=1, per_day=3, until_s=day_s + 86_400)}
+    assert free_calls(store, Quota(1, day_s + 86_399), [account])["u"].left == 0
+    assert free_calls(store, Quota(3, day_s + 86_400), [account])["u"].left == 3
+    assert free_calls(store, None, [account]) == {}
+    assert free_calls(store, Quota(3, day_s), [replace(account, roles=frozenset())]) == {}

@@ -1,7 +1,7 @@
 import asyncio
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chutes_core.base import errors
@@ -71,6 +71,7 @@ def test_the_narrower_limit_is_the_one_that_is_told():
     assert buckets.take("l", calls_per_minute=600) == (3, 2, 1)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     per_s=st.integers(1, 100),
     burst=st.integers(1, 50),
