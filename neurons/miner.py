@@ -6,7 +6,6 @@ to start (the log names the code and what to do), 3 the hotkey lost its registra
 check failed; `status`: 5 the miner does not run.
 """
 
-import asyncio
 import json
 import os
 import sys
@@ -18,6 +17,7 @@ if __package__ in (None, ""):  # run as a script of the checkout, which need not
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import click
+import uvloop
 from loguru import logger
 from pydantic import ValidationError
 
@@ -128,8 +128,8 @@ def start(options: dict[str, Any]) -> int:
 
 
 def _run_until_end(settings: MinerSettings) -> int:
-    """Like asyncio.run, but without waiting for threads: a chain read may hang in one."""
-    loop = asyncio.new_event_loop()
+    """Like uvloop.run, but without waiting for threads: a chain read may hang in one."""
+    loop = uvloop.new_event_loop()
     try:
         return loop.run_until_complete(run(settings))
     finally:

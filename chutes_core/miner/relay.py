@@ -2,7 +2,8 @@
 
 A connection opens with a preamble (launch id, generation, nonce, MAC under the launch's ticket).
 The relay checks the MAC before it dials the instance, on loopback or its bridge, forwards the
-preamble, and then carries bytes both ways with back-pressure and half-close until both are done.
+preamble, and then carries bytes both ways (`carrier`) with back-pressure and half-close until both
+are done.
 Invariant: nothing is dialled, and nothing is answered, for a caller without the ticket.
 
 A replayed preamble is not refused: who replays one knows no root, and the instance draws a fresh
@@ -16,9 +17,9 @@ from dataclasses import dataclass, field
 
 from loguru import logger
 
-from chutes_core.base.errors import ChutesError
-from chutes_core.wire.connection import read_preamble
-from chutes_core.wire.sealing import Preamble
+from chutes_core.base.errors import ProtocolError
+from chutes_core.miner.carrier import Pair
+from chutes_core.wire.sealing import PREAMBLE_BYTES, Preamble
 
 PREAMBLE_TIMEOUT_S = 5.0
 DIAL_TIMEOUT_S = 5.0
@@ -26,7 +27,7 @@ IDLE_S = 1800.0
 MAX_CONNECTIONS = 2048
 MAX_UNPROVEN = 128
 MAX_PER_LAUNCH = 512
-_CHUNK_BYTES = 64 * 1024
+_BACKLOG = 1024
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ class _Route:
     ticket: bytes
     port: int
     host: str
-    writers: set[asyncio.StreamWriter] = field(default_factory=set)
+    callers: "set[_Caller]" = field(default_factory=set)
 
 
 @dataclass
@@ -61,17 +62,21 @@ class Relay:
     """Listens on one port for all launches of the miner."""
 
     def __init__(self, limits: RelayLimits | None = None) -> None:
-        self._limits = limits or RelayLimits()
+        self.limits = limits or RelayLimits()
         self._routes: dict[str, _Route] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._unproven: dict[asyncio.StreamWriter, None] = {}
+        self._callers: set[_Caller] = set()
+        self._unproven: dict[_Caller, None] = {}
         self._proven = 0
         self._server: asyncio.Server | None = None
+        self._empty: asyncio.Future[None] | None = None
         self.counts = RelayCounts()
 
     async def start(self, listening: socket.socket) -> None:
         """Accept connections on a bound socket."""
-        self._server = await asyncio.start_server(self._accept, sock=listening)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Caller(self, loop), sock=listening, backlog=_BACKLOG
+        )
 
     def register(
         self, launch_id: str, *, ticket: bytes, port: int, host: str = "127.0.0.1"
@@ -82,138 +87,165 @@ class Relay:
     def unregister(self, launch_id: str) -> None:
         """Close the way, and the connections that use it."""
         route = self._routes.pop(launch_id, None)
-        for writer in route.writers if route else ():
-            writer.transport.abort()
+        for caller in tuple(route.callers) if route else ():
+            caller.cut()
 
     async def close(self) -> None:
         """Stop listening and cut what is open."""
         if self._server is not None:
             self._server.close()
-        for task in tuple(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        dialling = [caller.dialling for caller in self._callers if caller.dialling is not None]
+        for caller in tuple(self._callers):
+            caller.cut()
+        await asyncio.gather(*dialling, return_exceptions=True)
+        if self._callers:
+            self._empty = asyncio.get_running_loop().create_future()
+            await self._empty  # until the loop has told each side of its end
         self._routes.clear()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await self._serve(reader, writer)
-        except asyncio.CancelledError:
-            return  # closing: asyncio's own callback would log a cancelled handler as an error
-        finally:
-            self._tasks.discard(task)
-            writer.transport.abort()
-
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            self._make_room()
-            self._unproven[writer] = None
-            preamble = await read_preamble(reader, self._limits.preamble_timeout_s)
-        except ChutesError as error:
-            self._refuse(error.code)
-            return
-        finally:
-            self._unproven.pop(writer, None)
-        route = self._route_of(preamble)
-        if route is None:
-            return
-        route.writers.add(writer)
-        self._proven += 1
-        try:
-            await self._connect(route, preamble, (reader, writer))
-        finally:
-            self._proven -= 1
-            route.writers.discard(writer)
-
-    def _make_room(self) -> None:
-        """Cut the oldest unproven connection where there are too many.
+    def came(self, caller: "_Caller") -> None:
+        """Take note of a connection; cut the oldest unproven one where there are too many.
 
         Friends send their preamble at once, so who has been silent longest is most likely none;
         refusing the newest would let a few silent strangers shut everybody out.
         """
-        while len(self._unproven) >= self._limits.unproven:
+        self._callers.add(caller)
+        while len(self._unproven) >= self.limits.unproven:
             oldest = next(iter(self._unproven))
             del self._unproven[oldest]
-            oldest.transport.abort()
+            oldest.cut()
+        self._unproven[caller] = None
 
-    async def _connect(self, route: _Route, preamble: Preamble, outer: "_End") -> None:
+    def spoke(self, caller: "_Caller", opening: bytes) -> _Route | None:
+        """Return where a connection leads that has sent its preamble; it takes a place there."""
+        self._unproven.pop(caller, None)
         try:
-            inner_reader, inner_writer = await asyncio.wait_for(
-                asyncio.open_connection(route.host, route.port), self._limits.dial_timeout_s
-            )
-        except (OSError, asyncio.TimeoutError):
-            self._refuse("instance_unreachable")
-            return
-        self.counts.carried += 1
-        try:
-            inner_writer.write(preamble.to_bytes())
-            await _Carrier(self._limits.idle_s).both_ways(outer, (inner_reader, inner_writer))
-        finally:
-            inner_writer.transport.abort()
+            preamble = Preamble.parse(opening)
+        except ProtocolError as error:
+            self.refuse(error.code)
+            return None
+        route = self._route_of(preamble)
+        if route is not None:
+            route.callers.add(caller)
+            self._proven += 1
+        return route
+
+    def over(self, caller: "_Caller", route: _Route | None) -> None:
+        """Take note that a connection has gone."""
+        self._callers.discard(caller)
+        self._unproven.pop(caller, None)
+        if route is not None:
+            route.callers.discard(caller)
+            self._proven -= 1
+        if self._empty is not None and not (self._callers or self._empty.done()):
+            self._empty.set_result(None)
+
+    def refuse(self, reason: str) -> None:
+        """Count a refusal."""
+        self.counts.refused[reason] = self.counts.refused.get(reason, 0) + 1
+        logger.bind(code=reason).debug("relay refused a connection")
 
     def _route_of(self, preamble: Preamble) -> _Route | None:
         route = self._routes.get(preamble.launch_id)
         if route is None:
-            self._refuse("unknown_launch")
+            self.refuse("unknown_launch")
         elif not preamble.is_from(route.ticket):
-            self._refuse("bad_mac")
-        elif len(route.writers) >= self._limits.per_launch:
-            self._refuse("too_many_of_launch")
-        elif self._proven >= self._limits.connections:
-            self._refuse("too_many_connections")
+            self.refuse("bad_mac")
+        elif len(route.callers) >= self.limits.per_launch:
+            self.refuse("too_many_of_launch")
+        elif self._proven >= self.limits.connections:
+            self.refuse("too_many_connections")
         else:
             return route
         return None
 
-    def _refuse(self, reason: str) -> None:
-        self.counts.refused[reason] = self.counts.refused.get(reason, 0) + 1
-        logger.bind(code=reason).debug("relay refused a connection")
 
+class _Caller(asyncio.Protocol):
+    """A connection from outside until its instance is connected; then a `Pair` carries it."""
 
-_End = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+    def __init__(self, relay: Relay, loop: asyncio.AbstractEventLoop) -> None:
+        self._relay = relay
+        self._loop = loop
+        self._pair = Pair(loop, relay.limits.idle_s, self._over)
+        self._opening = bytearray()
+        self._route: _Route | None = None
+        self._said = False
+        self._timer: asyncio.TimerHandle | None = None
+        self.dialling: asyncio.Task[None] | None = None
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Wait for the preamble, and not for long."""
+        self._pair.outer.connection_made(transport)
+        timeout_s = self._relay.limits.preamble_timeout_s
+        self._timer = self._loop.call_later(timeout_s, self._refuse, "preamble_timeout")
+        self._relay.came(self)
 
-class _Carrier:
-    """Carries bytes between two ends until both have ended or nothing moves for ``idle_s``."""
+    def data_received(self, data: bytes) -> None:
+        """Collect the preamble; once it is there and true, dial, and read no further meanwhile."""
+        self._opening += data
+        if self._said or len(self._opening) < PREAMBLE_BYTES:
+            return
+        self._cancel_timer()
+        self._said = True
+        self._route = self._relay.spoke(self, bytes(self._opening[:PREAMBLE_BYTES]))
+        if self._route is None:
+            self.cut()
+            return
+        assert self._pair.outer.transport is not None
+        self._pair.outer.transport.pause_reading()
+        self.dialling = self._loop.create_task(self._connect(self._route))
 
-    def __init__(self, idle_s: float) -> None:
-        self._idle_s = idle_s
-        self._loop = asyncio.get_running_loop()
-        self._moved_at = self._loop.time()
+    def eof_received(self) -> bool:
+        """Refuse who ends before it has said who it is."""
+        return False
 
-    async def both_ways(self, left: _End, right: _End) -> None:
-        """Return when the connection is over; errors of either side end both."""
-        tasks = {
-            asyncio.ensure_future(self._carry(left[0], right[1])),
-            asyncio.ensure_future(self._carry(right[0], left[1])),
-        }
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forget who left before it was connected."""
+        self._cancel_timer()
+        if not self._said:
+            self._said = True
+            self._relay.refuse("connection_lost")
+        if self.dialling is not None:
+            self.dialling.cancel()
+        self._pair.outer.connection_lost(exc)
+
+    def cut(self) -> None:
+        """End the connection and what it leads to."""
+        self._pair.cut()
+
+    async def _connect(self, route: _Route) -> None:
+        """Dial the instance, say the preamble and what came after it, and join the two."""
+        pair = self._pair
         try:
-            while tasks:
-                rest_s = self._moved_at + self._idle_s - self._loop.time()
-                done, tasks = await asyncio.wait(
-                    tasks, timeout=max(0.0, rest_s), return_when=asyncio.FIRST_COMPLETED
-                )
-                if any(not task.result() for task in done):
-                    return
-                if not done and self._loop.time() >= self._moved_at + self._idle_s:
-                    return
+            dialled = self._loop.create_connection(lambda: pair.inner, route.host, route.port)
+            await asyncio.wait_for(dialled, self._relay.limits.dial_timeout_s)
+        except (OSError, asyncio.TimeoutError):
+            self._refuse("instance_unreachable")
+            return
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            self.dialling = None
+        outer, inner = pair.outer.transport, pair.inner.transport
+        assert outer is not None
+        assert inner is not None
+        if pair.over or outer.is_closing():
+            self.cut()
+            return
+        self._relay.counts.carried += 1
+        pair.join()
+        inner.write(bytes(self._opening))
+        self._opening.clear()
+        outer.set_protocol(pair.outer)
+        outer.resume_reading()
 
-    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
-        """Return True after an orderly end (which is passed on), False after a broken one."""
-        try:
-            while data := await reader.read(_CHUNK_BYTES):
-                self._moved_at = self._loop.time()
-                writer.write(data)
-                await writer.drain()
-                self._moved_at = self._loop.time()
-            if writer.can_write_eof():
-                writer.write_eof()
-        except OSError:
-            return False
-        return True
+    def _refuse(self, reason: str) -> None:
+        self._said = True
+        self._relay.refuse(reason)
+        self.cut()
+
+    def _cancel_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _over(self) -> None:
+        self._relay.over(self, self._route)

@@ -1,18 +1,21 @@
 """What the relay adds to a call: one echo, dialled directly and through the relay, side by side.
 
-One process is the instance (it echoes), one the relay, and this one the caller on blocking sockets;
-direct and relayed round trips alternate, so that both see the same machine. Then as many
-connections as asked are opened through the relay, and the round trips are taken again while they
-idle. Nothing is asserted: the figures are for a person to read; the bounded version of this is
+One process is the instance (it echoes), one the relay as the neuron runs it (uvloop), one the same
+relay on asyncio's own loop, and this one the caller on blocking sockets; direct and relayed round
+trips alternate, so that all see the same machine. Then as many connections as asked are opened
+through the first relay, and the round trips are taken again while they idle. Nothing is asserted:
+the figures are for a person to read; the bounded version of this is
 tests/protocol/miner/test_miner_relay.py.
 
-    python tests/bench/relay.py [--rounds N] [--bytes N] [--connections N] [--json]
+    python tests/bench/relay.py [--rounds N] [--bytes N] [--connections N] [--json] [--out FILE]
 """
 
 import argparse
 import asyncio
 import json
 import multiprocessing
+import os
+import platform
 import socket
 import statistics
 import sys
@@ -21,6 +24,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from pathlib import Path
+
+import uvloop
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
@@ -61,8 +66,9 @@ def instance(pipe: Connection) -> None:
     asyncio.run(serve())
 
 
-def relay(pipe: Connection, port: int, launches: int) -> None:
+def relay(pipe: Connection, port: int, launches: int, loop: str) -> None:
     raise_open_files()
+    run = uvloop.run if loop == "uvloop" else asyncio.run
 
     async def serve() -> None:
         door = socket.create_server(("127.0.0.1", 0), backlog=4096)
@@ -74,7 +80,7 @@ def relay(pipe: Connection, port: int, launches: int) -> None:
         pipe.send(door.getsockname()[1])
         await asyncio.Event().wait()
 
-    asyncio.run(serve())
+    run(serve())
 
 
 @contextmanager
@@ -109,18 +115,32 @@ def round_trip_us(link: socket.socket, payload: bytes) -> float:
     return (time.perf_counter_ns() - began) / 1000
 
 
-def compare(direct: socket.socket, relayed: socket.socket, rounds: int, payload: bytes) -> dict:
-    times = {"direct": [], "relayed": []}
+def compare(links: dict[str, socket.socket], rounds: int, payload: bytes) -> dict:
+    times: dict[str, list[float]] = {name: [] for name in links}
     for _ in range(rounds):
-        times["direct"].append(round_trip_us(direct, payload))
-        times["relayed"].append(round_trip_us(relayed, payload))
-    median = {name: statistics.median(taken) for name, taken in times.items()}
+        for name, link in links.items():
+            times[name].append(round_trip_us(link, payload))
+    return {name: _figures(taken, times["direct"]) for name, taken in times.items()}
+
+
+def _figures(taken: list[float], direct: list[float]) -> dict:
+    median, base = statistics.median(taken), statistics.median(direct)
     return {
-        "direct_us": round(median["direct"], 1),
-        "relayed_us": round(median["relayed"], 1),
-        "added_each_way_us": round((median["relayed"] - median["direct"]) / 2, 1),
-        "ratio": round(median["relayed"] / median["direct"], 2),
-        "p99_relayed_us": round(sorted(times["relayed"])[int(rounds * 0.99)], 1),
+        "median_us": round(median, 1),
+        "p99_us": round(sorted(taken)[int(len(taken) * 0.99)], 1),
+        "added_round_trip_us": round(median - base, 1),
+        "added_each_way_us": round((median - base) / 2, 1),
+        "times_direct": round(median / base, 2),
+    }
+
+
+def machine() -> dict:
+    return {
+        "cpus": os.cpu_count(),
+        "load_1_min": os.getloadavg()[0],
+        "python": platform.python_version(),
+        "uvloop": uvloop.__version__,
+        "kernel": platform.release(),
     }
 
 
@@ -131,14 +151,20 @@ def main() -> None:
     parser.add_argument("--bytes", type=int, default=512)
     parser.add_argument("--connections", type=int, default=2000)
     parser.add_argument("--json", action="store_true")
+    parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     raise_open_files()
     launches = options.connections // MAX_PER_LAUNCH + 2
-    with process(instance) as port, process(relay, port, launches) as door:
-        direct, relayed = dial(port), dial(door)
-        payload = b"x" * options.bytes
-        compare(direct, relayed, 200, payload)  # warm
-        found = {"few": compare(direct, relayed, options.rounds, payload)}
+    payload = b"x" * options.bytes
+    with (
+        process(instance) as port,
+        process(relay, port, launches, "uvloop") as door,
+        process(relay, port, launches, "asyncio") as plain,
+    ):
+        links = {"direct": dial(port), "relay": dial(door), "relay_asyncio": dial(plain)}
+        compare(links, 200, payload)  # warm
+        found = {"machine": machine(), "bytes": options.bytes, "rounds": options.rounds}
+        found["few"] = compare(links, options.rounds, payload)
         began = time.perf_counter()
         held = []
         for number in range(options.connections):
@@ -146,10 +172,13 @@ def main() -> None:
             round_trip_us(held[-1], b"y")
         seconds = round(time.perf_counter() - began, 2)
         found["opened"] = {"connections": len(held), "seconds": seconds}
-        found["many"] = compare(direct, relayed, options.rounds, payload)
+        found["many"] = compare(links, options.rounds, payload)
         for link in held:
             link.close()
-    print(json.dumps(found, indent=None if options.json else 2))
+    text = json.dumps(found, indent=None if options.json else 2)
+    if options.out:
+        options.out.write_text(text + "\n")
+    print(text)
 
 
 if __name__ == "__main__":

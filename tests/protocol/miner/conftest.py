@@ -98,6 +98,7 @@ class FakeValidator:
     bundle: bytes = field(default_factory=lambda: bundle_of("FROM nothing\n"))
     url: str = ""
     wanted: list = field(default_factory=list)
+    asked: int = 0  # how often for what is wanted
     statuses: dict = field(default_factory=dict)
     grants: dict = field(default_factory=dict)
     requests: list = field(default_factory=list)
@@ -214,6 +215,9 @@ class FakeValidator:
 
         @app.get("/miner/wanted")
         async def wanted() -> WantedList:
+            self.asked += 1
+            async with self.changed:
+                self.changed.notify_all()
             return WantedList(block=1, lease_blocks=300, wanted=tuple(self.wanted))
 
         @app.post("/miner/reachable")

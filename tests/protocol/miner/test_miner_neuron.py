@@ -199,7 +199,9 @@ async def test_a_miner_lives_dies_and_lives_on(
     ]
     assert overlapping == []
 
-    assert await neuron.end(within_s=10) == 0
+    asked = validator.asked
+    await validator.until(lambda: validator.asked > asked, WAIT_S)  # it has found its validator
+    assert await neuron.end() == 0
     assert validator.events_of("gone")[-1][0] == launch_id
     assert validator.events_of("gone")[-1][1].reason == "miner_ended"
     assert not is_alive(shim)

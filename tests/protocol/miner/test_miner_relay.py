@@ -132,6 +132,38 @@ async def test_idle_connections_end():
         writer.close()
 
 
+async def test_who_leaves_while_it_is_dialled_for_leaves_nothing():
+    """The caller ends right after its preamble: the way to the instance is cut too."""
+    async with world() as (relay, _, port):
+        for _ in range(20):
+            _, writer = await dial(port, preamble().to_bytes())
+            writer.transport.abort()
+        reader, writer = await dial(port, preamble().to_bytes() + b"a")
+        assert await asyncio.wait_for(reader.readexactly(1), WAIT_S) == b"A"
+        writer.close()
+        await asyncio.wait_for(relay.close(), WAIT_S)
+        assert relay._proven == 0
+        assert not relay._callers
+
+
+async def test_many_bytes_both_ways_arrive_whole_and_in_order():
+    """A stream that is longer than any buffer, sent and answered at once."""
+    block = bytes(range(65, 91)) * 4096
+    async with world() as (_, _, port):
+        reader, writer = await dial(port, preamble().to_bytes())
+
+        async def send():
+            for _ in range(40):
+                writer.write(block.lower())
+                await writer.drain()
+            writer.write_eof()
+
+        sending = asyncio.create_task(send())
+        assert await asyncio.wait_for(reader.read(-1), WAIT_S) == block * 40 + b"<end>"
+        await sending
+        writer.close()
+
+
 async def test_connections_of_a_launch_are_bounded():
     """One launch holds at most its number of connections."""
     async with world(RelayLimits(per_launch=1)) as (relay, _, port):
