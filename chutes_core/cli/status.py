@@ -31,7 +31,7 @@ def status(chute: str, watch: bool, as_json: bool) -> None:
     told = ""
     with session.management() as client:
         while True:
-            now = _look(client, chute)
+            now = look(client, chute)
             text = json.dumps(now) if as_json else _text(now)
             if text != told:
                 click.echo(text)
@@ -90,17 +90,27 @@ def newest(client: ApiClient, chute: str) -> str:
     Raises:
         NotFound: ``no_instance``.
     """
-    instances = _look(client, chute)["instances"]
+    return instances_of(client, chute)[-1]
+
+
+def instances_of(client: ApiClient, chute: str) -> tuple[str, ...]:
+    """Return the instances of a chute, the newest last.
+
+    Raises:
+        NotFound: ``no_instance``.
+    """
+    instances = look(client, chute)["instances"]
     if not instances:
         raise NotFound(
             "no_instance",
             f"{chute} has no instance now",
             hint=f"ask for one: chutes warmup {chute}",
         )
-    return str(instances[-1]["instance_id"])
+    return tuple(str(one["instance_id"]) for one in instances)
 
 
-def _look(client: ApiClient, chute: str) -> dict[str, Any]:
+def look(client: ApiClient, chute: str) -> dict[str, Any]:
+    """Return where a chute stands."""
     record = client.call("GET", f"/chutes/{quoted(chute)}", purpose="chutes")
     return {name: record[name] for name in _SHOWN}
 

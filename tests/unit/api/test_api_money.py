@@ -103,6 +103,8 @@ async def test_credit_can_be_given_but_not_what_running_calls_hold(money, alice,
     for _ in range(2):
         answer = await money.signed(alice, "POST", "/users/balance_transfer", body=body)
         assert answer.status_code == 200, answer.text
+        shown = {name: answer.json()[name] for name in ("transferred", "from_balance")}
+        assert shown == {"transferred": 0.5, "from_balance": 1.5}  # for the public client
     ledger = money.services.ledger
     assert ledger.balance(me["user_id"]) == 2 * RAO - RAO // 2
     assert ledger.balance(you["user_id"]) == RAO // 2

@@ -29,7 +29,10 @@ PUBLIC = {
         *("--public", "--no-public"),
     ),
     "share": ("--chute-id", "--user-id", "--config-path", "--remove", "--no-remove"),
-    "warmup": ("--config-path", "--stream-logs"),
+    "warmup": ("--config-path", "--stream-logs", "--dashboard"),
+    "login": ("--wallets-path", "--wallet", "--hotkey", "--browser"),
+    "refinger": ("--config-path", "--hotkey-path"),
+    "startup-logs": ("--instance", "-i", "--latest", "-l", "--config-path"),
     "transfer-balance": ("--amount", "--config-path"),
     "chutes list": ("--name", "--limit", "--page", "--include-public"),
     "chutes get": (),
@@ -226,6 +229,14 @@ def test_credit_is_given_once_and_only_after_a_yes(run, api, registered):
     body = api.requests[0].json
     assert (body["user_id"], body["amount"]) == ("friend", "0.500000000")
     assert len(body["key"]) == 32
+
+
+def test_all_credit_is_given_where_no_amount_is(run, api, registered):
+    """As the public command does; the balance is asked for first."""
+    api.on("GET /users/me", {"balance_rao": 1_250_000_000})
+    api.on("POST /users/balance_transfer", {"status": "transferred", "tao": "1.250000000"})
+    assert run("transfer-balance", "friend", "--yes").code == 0
+    assert api.requests[-1].json["amount"] == "1.250000000"
 
 
 def test_a_logo_file_is_uploaded_before_the_deployment(run, api, registered):

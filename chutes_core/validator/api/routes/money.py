@@ -11,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from pydantic import Field
 
 from chutes_core.base.errors import Forbidden, Invalid
-from chutes_core.base.units import format_tao, parse_tao
+from chutes_core.base.units import RAO_PER_TAO, format_tao, parse_tao
 from chutes_core.validator.accounts.linking import Linking
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
@@ -71,7 +71,7 @@ def build_router(
     _add_deposits(router, guards, services, deposits, refunds)
     _add_links(router, guards, linking)
     _add_coldkeys(router, guards, services, linking)
-    _add_gifts(router, guards, gifts)
+    _add_gifts(router, guards, services, gifts)
     return router
 
 
@@ -177,7 +177,7 @@ def _add_coldkeys(router: APIRouter, guards: Guards, services: Services, linking
         return account_view(account) | {"fingerprint": fingerprint}
 
 
-def _add_gifts(router: APIRouter, guards: Guards, gifts: Gifts) -> None:
+def _add_gifts(router: APIRouter, guards: Guards, services: Services, gifts: Gifts) -> None:
     me = Annotated[Principal, Depends(guards.user("me"))]
 
     @router.post("/users/balance_transfer")
@@ -187,7 +187,16 @@ def _add_gifts(router: APIRouter, guards: Guards, gifts: Gifts) -> None:
             raise Invalid("bad_amount", "the amount is a number of TAO", hint="e.g. 0.5")
         rao = parse_tao(str(form.amount))
         entry = gifts.give(account, form.user_id, rao, key=form.key)
-        return {"status": "transferred", "key": entry.key, "rao": rao, "tao": format_tao(rao)}
+        left_rao = services.ledger.balance(account.user_id)
+        return {
+            "status": "transferred",
+            "key": entry.key,
+            "rao": rao,
+            "tao": format_tao(rao),
+            # What the public client prints (after a dollar sign, though all amounts here are TAO).
+            "transferred": rao / RAO_PER_TAO,
+            "from_balance": left_rao / RAO_PER_TAO,
+        }
 
 
 def deposit_view(deposit: Deposit) -> dict[str, Any]:
