@@ -16,7 +16,11 @@ CHARGED: tuple[Outcome, ...] = ("ok", "client_gone", "chute_error_paid")
 
 @dataclass(frozen=True)
 class Invocation:
-    """``usage_us`` is the time that the gateway itself measured on the answering instance."""
+    """``usage_us`` is the time that the gateway itself measured on the answering instance.
+
+    ``prompt_tokens`` and ``completion_tokens`` are what an OpenAI-style answer claimed, capped by
+    the bytes that were seen; None where it claimed nothing. Nothing is charged by them.
+    """
 
     worker: str
     sequence: int
@@ -36,6 +40,8 @@ class Invocation:
     attempts: int
     status: int
     outcome: Outcome
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
 
     @property
     def charged(self) -> bool:

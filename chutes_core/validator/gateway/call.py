@@ -12,6 +12,7 @@ from chutes_core.base.units import MICROSECONDS_PER_HOUR
 from chutes_core.validator.gateway.admission import Admitted
 from chutes_core.validator.gateway.buckets import Standing
 from chutes_core.validator.gateway.holds import Hold
+from chutes_core.validator.gateway.usage import Tail
 
 
 @dataclass
@@ -20,7 +21,7 @@ class Call:
 
     ``head`` is the payload of its CALL frame; ``tried`` names the launches that gave no answer;
     ``arrived_us`` is when its caller began to wait for an instance, ``first_byte_us`` how long the
-    answering instance took to the head of its answer.
+    answering instance took to the head of its answer; ``tail`` is kept where tokens are counted.
     """
 
     invocation_id: str
@@ -40,6 +41,7 @@ class Call:
     standing: Standing | None = None
     arrived_us: int = 0
     first_byte_us: int = 0
+    tail: Tail | None = None
 
     @property
     def chute_id(self) -> str:

@@ -93,6 +93,8 @@ class Exchange:
                 scope.deadline = self._by(self._limits.idle_timeout_s)
                 frame = await self._connection.receive()
                 if frame.kind is FrameKind.BODY:
+                    if self._call.tail is not None:
+                        self._call.tail.add(frame.payload)
                     caller_is_slow = True
                     await reply.chunk(frame.payload)
                 elif frame.kind is FrameKind.END:

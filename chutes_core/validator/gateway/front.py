@@ -31,6 +31,7 @@ from chutes_core.validator.gateway.headers import call_head
 from chutes_core.validator.gateway.holds import Holds
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.target import Target, target_of
+from chutes_core.validator.gateway.usage import tail_for
 from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL, CallHead
 
 CANCEL_AGAIN_S = 1.0
@@ -197,6 +198,7 @@ class Front:
             if call is None:
                 return
             try:
+                call.tail = tail_for(call.admitted.cord)
                 call.standing, call.arrived_us = reply.standing, self._clock.monotonic_us()
                 with self._demand.calling(call.chute_id):
                     self._journal.check()

@@ -15,6 +15,7 @@ from chutes_core.validator.domain.invocations import CHARGED, Outcome
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.grace import Grace
 from chutes_core.validator.gateway.records import Fields
+from chutes_core.validator.gateway.usage import Tail
 
 
 class Records(Protocol):
@@ -88,7 +89,24 @@ def _charge_rao(one: Ended) -> int:
 
 
 def _fields(one: Ended) -> Fields:
-    """Return the fields of an Invocation, in its order; the journal sets the first two."""
+    """Return the fields of an Invocation; the journal sets the first two."""
+    call = one.call
+    if call.tail is not None:
+        return _fields_of(one) | _tokens(one, call.tail)
+    return _fields_of(one)
+
+
+def _tokens(one: Ended, tail: Tail) -> Fields:
+    """Return what an answer says of its tokens; of one that failed nothing is believed."""
+    found = None
+    if one.outcome in ("ok", "client_gone") and one.call.status < 400:
+        found = tail.tokens(bytes_in=len(one.call.body), bytes_out=one.bytes_out)
+    if found is None:
+        return {}
+    return {"prompt_tokens": found.prompt, "completion_tokens": found.completion}
+
+
+def _fields_of(one: Ended) -> Fields:
     call = one.call
     admitted = call.admitted
     rate = admitted.chute.rate

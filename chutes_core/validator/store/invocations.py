@@ -88,6 +88,8 @@ def _row(invocation: Invocation) -> dict[str, Value]:
         "attempts": invocation.attempts,
         "status": invocation.status,
         "outcome": invocation.outcome,
+        "prompt_tokens": invocation.prompt_tokens,
+        "completion_tokens": invocation.completion_tokens,
     }
 
 
@@ -111,4 +113,6 @@ def _invocation(row: sqlite3.Row) -> Invocation:
         attempts=row["attempts"],
         status=row["status"],
         outcome=row["outcome"],
+        prompt_tokens=row["prompt_tokens"],
+        completion_tokens=row["completion_tokens"],
     )

@@ -356,6 +356,12 @@ def _free_calls(db: Database) -> None:
     db.execute("CREATE INDEX invocations_free ON invocations(started_at_us) WHERE free = 1")
 
 
+@migrations(name="0097-invocation-tokens")
+def _tokens(db: Database) -> None:
+    for column in ("prompt_tokens", "completion_tokens"):
+        db.execute(f"ALTER TABLE invocations ADD COLUMN {column} INTEGER")
+
+
 @migrations(name="0110-gpu-summonses")
 def _summonses(db: Database) -> None:
     db.execute(

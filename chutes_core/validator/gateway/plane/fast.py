@@ -20,6 +20,7 @@ from chutes_core.validator.gateway.plane.plan import Plan
 from chutes_core.validator.gateway.plane.request import SMALL_BYTES, Request
 from chutes_core.validator.gateway.pool import Borrowed
 from chutes_core.validator.gateway.routing import Route
+from chutes_core.validator.gateway.usage import tail_for
 
 if TYPE_CHECKING:
     from chutes_core.validator.gateway.plane.http import Connection
@@ -118,4 +119,5 @@ class FastPath:
             parts.pool.give_back(borrowed)
             raise
         call = Call(invocation_id, admitted, head, body, hold, standing=standing)
+        call.tail = tail_for(admitted.cord)
         return call, route, borrowed

@@ -218,6 +218,8 @@ class FastCall:
         """Pass a piece of the body on, unless it would complete the answer."""
         if self._bodiless or not data:
             return
+        if self._call.tail is not None:
+            self._call.tail.add(data)
         if self._chunked:
             self._bytes_out += len(data)
             self._out.append(chunk(data))
