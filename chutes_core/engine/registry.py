@@ -88,6 +88,7 @@ def pull_exactly(
     reference: str,
     access: Access,
     name_it: Callable[[str], None],
+    on_bytes: Callable[[int, int], None] | None = None,
 ) -> str:
     """Pull ``host/path@sha256:…`` and return the engine's id of it, which is named before that.
 
@@ -96,6 +97,7 @@ def pull_exactly(
         reference: the registry's name for the image, with the digest.
         access: credentials that may pull.
         name_it: given the id, gives the image a name of ours, so that it stays.
+        on_bytes: told how many bytes of how many are here.
 
     Raises:
         ProtocolError: ``bad_image_ref``: no digest. Unavailable: ``image_pull_denied``.
@@ -104,7 +106,7 @@ def pull_exactly(
     if "@sha256:" not in reference:
         raise ProtocolError("bad_image_ref", "the image is not named by its digest")
     try:
-        pull(client, reference, _ignore, _always, dict(access.for_engine()))
+        pull(client, reference, _ignore, _always, dict(access.for_engine()), on_bytes)
     except ChutesError as error:
         if _NOT_LET_IN.search(error.message):
             raise Unavailable("image_pull_denied", error.message, hint=_PULL_FIX) from error

@@ -25,6 +25,7 @@ from chutes_core.base.errors import (
     TooLarge,
     Unavailable,
 )
+from chutes_core.miner.pulls import Pull, Pulls
 from chutes_core.wire.control import ImageRef
 
 MAX_ARCHIVE_BYTES = 80 * 1024**3
@@ -45,6 +46,7 @@ class Archives:
         tries: how often a broken transfer is taken up again without any new byte.
         pause_s: between two tries.
         measured: told the bytes and seconds of each transfer.
+        pulls: shown how far each transfer is.
     """
 
     def __init__(
@@ -54,8 +56,10 @@ class Archives:
         tries: int = TRIES,
         pause_s: float = PAUSE_S,
         measured: Callable[[int, float], None] | None = None,
+        pulls: Pulls | None = None,
     ) -> None:
         self._measured = measured
+        self._pulls = pulls or Pulls()
         self._directory = directory
         self._tries = tries
         self._pause_s = pause_s
@@ -77,7 +81,14 @@ class Archives:
             if not await asyncio.to_thread(path.exists):
                 part = path.with_suffix(".part")
                 began, had = time.monotonic(), await asyncio.to_thread(_size, part)
-                await self._fetch(url, image, part)
+                with self._pulls.fetching(
+                    image.image_id,
+                    image.name,
+                    "archive",
+                    total_bytes=image.size_bytes,
+                    had_bytes=had,
+                ) as pull:
+                    await self._fetch(url, image, part, pull)
                 if self._measured is not None:
                     self._measured(image.size_bytes - had, time.monotonic() - began)
                 await asyncio.to_thread(_keep, part, path, image)
@@ -88,14 +99,14 @@ class Archives:
         for suffix in (".tar", ".part"):
             (self._directory / f"{sha256}{suffix}").unlink(missing_ok=True)
 
-    async def _fetch(self, url: str, image: ImageRef, part: Path) -> None:
+    async def _fetch(self, url: str, image: ImageRef, part: Path, pull: Pull) -> None:
         """Ask for what is missing until nothing is; progress resets the count of tries."""
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=10, sock_read=SILENCE_S)
         failed = 0
         async with aiohttp.ClientSession(timeout=timeout, trust_env=False) as session:
             while (have := await asyncio.to_thread(_size, part)) < image.size_bytes:
                 try:
-                    await self._fetch_rest(session, url, image, part, have)
+                    await self._fetch_rest(session, url, image, part, pull)
                 except (Unavailable, Exhausted) as error:
                     if error.code == "disk_full":
                         raise
@@ -106,8 +117,9 @@ class Archives:
                     await asyncio.sleep(self._pause_s * failed)
 
     async def _fetch_rest(
-        self, session: aiohttp.ClientSession, url: str, image: ImageRef, part: Path, have: int
+        self, session: aiohttp.ClientSession, url: str, image: ImageRef, part: Path, pull: Pull
     ) -> None:
+        have = await asyncio.to_thread(_size, part)
         headers = {"Authorization": f"Launch {image.token}"}
         if have:
             headers |= {"Range": f"bytes={have}-", "If-Range": f'"{image.sha256}"'}
@@ -119,7 +131,13 @@ class Archives:
                     raise await _refusal(response)
                 start = have if response.status == 206 else 0
                 await asyncio.to_thread(_room_for, part.parent, image.size_bytes - start)
-                await _write(response, part, start, image.size_bytes)
+                await _write(
+                    response,
+                    part,
+                    start,
+                    image.size_bytes,
+                    lambda got: self._pulls.moved(pull, got),
+                )
         except (TimeoutError, asyncio.TimeoutError) as error:
             text = f"{url} sends nothing for {SILENCE_S:.0f} s"
             raise TimedOut("peer_timeout", text, hint=_GOES_ON) from error
@@ -128,7 +146,13 @@ class Archives:
             raise Unavailable("peer_unreachable", text, hint=_GOES_ON) from error
 
 
-async def _write(response: aiohttp.ClientResponse, part: Path, start: int, size_bytes: int) -> None:
+async def _write(
+    response: aiohttp.ClientResponse,
+    part: Path,
+    start: int,
+    size_bytes: int,
+    moved: Callable[[int], None],
+) -> None:
     file = await asyncio.to_thread(_open_at, part, start)
     try:
         async for chunk in response.content.iter_chunked(CHUNK_BYTES):
@@ -136,6 +160,7 @@ async def _write(response: aiohttp.ClientResponse, part: Path, start: int, size_
             if start > size_bytes:
                 raise _mismatch("the archive is longer than was granted")
             await asyncio.to_thread(_on_disk(file.write), chunk)
+            moved(start)
     finally:
         await asyncio.to_thread(file.close)
 

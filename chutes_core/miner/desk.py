@@ -18,6 +18,7 @@ from chutes_core.miner.health import HealthWatch
 from chutes_core.miner.hostfacts import TransferMeter, host_facts
 from chutes_core.miner.inventory import Node
 from chutes_core.miner.leases import LeaseBook
+from chutes_core.miner.pulls import Pulls
 from chutes_core.miner.relay import Relay
 from chutes_core.miner.scheduler import Scheduler
 from chutes_core.miner.status import (
@@ -28,6 +29,7 @@ from chutes_core.miner.status import (
     end_reports,
     gpu_statuses,
     launch_reports,
+    pull_reports,
 )
 from chutes_core.wire.control import Inventory
 
@@ -51,6 +53,7 @@ class Desk:
         health: HealthWatch,
         meter: TransferMeter,
         attempts: AttemptWatch,
+        pulls: Pulls,
         loops: Loops,
         clock: Clock,
     ) -> None:
@@ -67,6 +70,7 @@ class Desk:
         self._health = health
         self._meter = meter
         self._attempts = attempts
+        self._pulls = pulls
         self._loops = loops
         self._clock = clock
 
@@ -110,6 +114,7 @@ class Desk:
             walls_tried=dict(self._attempts.counts),
             relay_carried=self._relay.counts.carried,
             relay_refused=dict(self._relay.counts.refused),
+            pulls=pull_reports(self._pulls.under_way()),
             host=host_facts(self._data, self._meter),
         )
 

@@ -23,6 +23,7 @@ from chutes_core.miner.bundles import Bundles
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.hostfacts import TransferMeter
 from chutes_core.miner.launcher import Images
+from chutes_core.miner.pulls import Pulls
 from chutes_core.miner.runtime.base import ImageBundle, Runtime
 from chutes_core.miner.runtime.beside import WithSystemRunner
 from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
@@ -40,7 +41,7 @@ _LEAST_MEMORY = 256 * _MIB
 
 @dataclass(frozen=True)
 class Hosting:
-    """A runtime, where its images come from and how fast, and what instances tried in vain.
+    """A runtime, its images (from where, how fast, how far), and what instances tried in vain.
 
     ``close`` is called at the very end.
     """
@@ -50,6 +51,7 @@ class Hosting:
     close: Callable[[], Awaitable[None]]
     meter: TransferMeter = field(default_factory=TransferMeter)
     attempts: AttemptWatch = field(default_factory=lambda: AttemptWatch(read_nothing))
+    pulls: Pulls = field(default_factory=Pulls)
 
 
 async def make_hosting(
@@ -64,6 +66,7 @@ async def make_hosting(
     if settings.runtime == "process":
         own = ProcessRuntime(data, environ=dict(os.environ))
         return Hosting(own, Bundles(data / "bundles", api, meter.add), _nothing, meter)
+    pulls = Pulls()
     client = await asyncio.to_thread(connect, settings.docker_host or None)
     walls = Walls(client, hotkey_ss58, dns=settings.resolvers)
     networks = await asyncio.to_thread(walls.raise_up, is_devnet=is_devnet)
@@ -85,15 +88,16 @@ async def make_hosting(
             ),
             any_host=is_devnet,
         ),
+        pulls=pulls,
     )
     logger.bind(
         memory_mib=limits.memory_bytes // _MIB, cpus=limits.cpus, inside=networks.inside.name
     ).info("instances run in containers")
     own = ProcessRuntime(data / "system", environ=dict(os.environ))
-    images = ArchivedImages(data / "archives", meter)
+    images = ArchivedImages(data / "archives", meter, pulls)
     containers, mark = Containers(client, hotkey_ss58), walls.mark
     attempts = AttemptWatch(lambda: read_containers(containers, mark))
-    return Hosting(WithSystemRunner(runtime, own), images, runtime.close, meter, attempts)
+    return Hosting(WithSystemRunner(runtime, own), images, runtime.close, meter, attempts, pulls)
 
 
 def limits_of(settings: MinerSettings, *, gpus: int) -> InstanceLimits:
@@ -136,8 +140,8 @@ def check_platform(settings: MinerSettings) -> None:
 class ArchivedImages:
     """Images as archives from the validator; a file goes once the engine has loaded it."""
 
-    def __init__(self, directory: Path, meter: TransferMeter) -> None:
-        self._archives = Archives(directory, measured=meter.add)
+    def __init__(self, directory: Path, meter: TransferMeter, pulls: Pulls | None = None) -> None:
+        self._archives = Archives(directory, measured=meter.add, pulls=pulls)
 
     async def get(self, validator: Validator, image: ImageRef) -> ImageBundle:
         """Fetch the archive, or go on where a fetch was cut short."""

@@ -84,6 +84,16 @@ def _gpus(status: NodeStatus) -> Iterable[Metric]:
     for state in sorted(set(states)):
         launches.add_metric([state], states.count(state))
     yield from (idle, used, problem, launches)
+    yield from _pulls(status)
+
+
+def _pulls(status: NodeStatus) -> Iterable[Metric]:
+    got = _gauge("pull_got_bytes", "Bytes that are here of an image being fetched.", ["image"])
+    total = _gauge("pull_total_bytes", "Its size; 0 while it is not known.", ["image"])
+    for pull in status.pulls:
+        got.add_metric([pull.name], pull.got_bytes)
+        total.add_metric([pull.name], pull.total_bytes)
+    yield from (got, total)
 
 
 def _counts(status: NodeStatus) -> Iterable[Metric]:

@@ -103,6 +103,12 @@ def _rest(status: NodeStatus) -> Iterable[str]:
             f"  launch {launch.launch_id}: chute {launch.chute_id} {launch.state} for"
             f" {launch.age_s} s, {launch.rao_per_hour} rao an hour"
         )
+    for pull in status.pulls:
+        went_on = f", went on from {pull.had_bytes}" if pull.had_bytes else ""
+        yield (
+            f"  fetches {pull.name} ({pull.source}): {pull.got_bytes} of"
+            f" {pull.total_bytes or 'unknown'} bytes, {pull.percent} %{went_on}"
+        )
     for one in status.waiting:
         yield f"  waits {one.seconds} s with chute {one.chute_id}: {one.reason}"
     for validator in status.validators:

@@ -127,6 +127,7 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         health=health,
         meter=hosting.meter,
         attempts=hosting.attempts,
+        pulls=hosting.pulls,
         loops=loops,
         clock=clock,
     )

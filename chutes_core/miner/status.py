@@ -14,6 +14,7 @@ from chutes_core.miner.departures import Promise
 from chutes_core.miner.inventory import Node
 from chutes_core.miner.live import End, Live
 from chutes_core.miner.placement import NoFit, Plan, Running, Slot, World
+from chutes_core.miner.pulls import Pull
 from chutes_core.wire.control import GpuHealth, HostFacts
 from chutes_core.wire.model import Message
 from chutes_core.wire.system import is_admission
@@ -93,6 +94,18 @@ class ValidatorStatus(Message):
     outdated: bool = False
 
 
+class PullReport(Message):
+    """An image that is being fetched; ``had_bytes`` were here before it was taken up again."""
+
+    image_id: str
+    name: str
+    source: str
+    got_bytes: int
+    total_bytes: int
+    had_bytes: int
+    percent: int
+
+
 class NodeStatus(Message):
     """Everything at once."""
 
@@ -119,6 +132,7 @@ class NodeStatus(Message):
     walls_tried: dict[str, int]
     relay_carried: int
     relay_refused: dict[str, int]
+    pulls: tuple[PullReport, ...] = ()
     host: HostFacts = Field()
 
 
@@ -168,6 +182,22 @@ def end_reports(ends: Iterable[End]) -> tuple[EndReport, ...]:
             at_s=end.at_s,
         )
         for end in reversed(list(ends))
+    )
+
+
+def pull_reports(pulls: Iterable[Pull]) -> tuple[PullReport, ...]:
+    """Return the images that are being fetched, oldest first."""
+    return tuple(
+        PullReport(
+            image_id=pull.image_id,
+            name=pull.name,
+            source=pull.source,
+            got_bytes=pull.got_bytes,
+            total_bytes=pull.total_bytes,
+            had_bytes=pull.had_bytes,
+            percent=pull.percent,
+        )
+        for pull in pulls
     )
 
 

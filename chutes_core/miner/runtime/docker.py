@@ -31,6 +31,7 @@ from chutes_core.engine.run import (
     Limits,
     Seen,
 )
+from chutes_core.miner.pulls import Pulls
 from chutes_core.miner.runtime.base import (
     Ended,
     ImageBundle,
@@ -90,6 +91,7 @@ class DockerRuntime:
             image's own interpreter runs the provers (declared stand-ins).
         keep_images: how many images stay in the engine when nothing uses them.
         registries: from where images may be pulled.
+        pulls: shown how far each pull is.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class DockerRuntime:
         graval_home: Path | None = None,
         keep_images: int = 20,
         registries: Registries | None = None,
+        pulls: Pulls | None = None,
     ) -> None:
         self._client = client
         self._owner = owner
@@ -113,7 +116,7 @@ class DockerRuntime:
         self._limits = limits
         self._dns = dns
         self._graval_home = graval_home
-        self._images = EngineImages(client, keep_images, registries or Registries())
+        self._images = EngineImages(client, keep_images, registries or Registries(), pulls)
         self._seen: dict[str, Seen] = {}
         self._over: dict[str, Ended] = {}
         self._tails: dict[str, str] = {}

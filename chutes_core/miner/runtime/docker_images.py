@@ -12,6 +12,7 @@ from loguru import logger
 
 from chutes_core.engine import archive, registry, shelf
 from chutes_core.engine.run import EngineClient
+from chutes_core.miner.pulls import Pulls
 from chutes_core.miner.runtime.base import ImageBundle, PreparedImage
 from chutes_core.miner.runtime.registries import Registries
 from chutes_core.wire.control import ImageRef
@@ -26,9 +27,17 @@ class EngineImages:
         client: of the engine.
         keep: so many stay when nothing uses them.
         registries: from where images may be pulled.
+        pulls: shown how far each pull is.
     """
 
-    def __init__(self, client: EngineClient, keep: int, registries: Registries) -> None:
+    def __init__(
+        self,
+        client: EngineClient,
+        keep: int,
+        registries: Registries,
+        pulls: Pulls | None = None,
+    ) -> None:
+        self._pulls = pulls or Pulls()
         self._client = client
         self._keep = keep
         self._registries = registries
@@ -73,13 +82,15 @@ class EngineImages:
         """Pull the image by its digest, which the engine checks."""
         access = self._registries.access_to(image)
         async with self._locks.setdefault(image.image_digest, asyncio.Lock()):
-            held = await asyncio.to_thread(
-                registry.pull_exactly,
-                self._client,
-                image.registry_ref,
-                access,
-                lambda digest: shelf.put(self._client, digest, IMAGE_TAG, image.image_id),
-            )
+            with self._pulls.fetching(image.image_id, image.name, "registry") as pull:
+                held = await asyncio.to_thread(
+                    registry.pull_exactly,
+                    self._client,
+                    image.registry_ref,
+                    access,
+                    lambda digest: shelf.put(self._client, digest, IMAGE_TAG, image.image_id),
+                    lambda got, total: self._pulls.moved(pull, got, total),
+                )
         self._ids[image.image_digest] = held
         self.warm |= {image.image_id}
         logger.bind(image=image.name, ref=image.registry_ref).info("image was pulled")
