@@ -13,7 +13,7 @@ import inspect
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
@@ -26,6 +26,7 @@ from chutes_core.sdk.cord import Cord, CordOptions, SchemaLike
 from chutes_core.sdk.image import Image
 from chutes_core.sdk.job import Job, Port
 from chutes_core.sdk.node_selector import NodeSelector
+from chutes_core.sdk.typed import MakesCord
 
 __all__ = ["Chute", "ChutePack", "Cord", "Job", "NodeSelector", "Port"]
 
@@ -189,7 +190,7 @@ class Chute(FastAPI):
         output_content_type: str | None = None,
         output_schema: SchemaLike = None,
         **session_options: Any,
-    ) -> Callable[[FunctionT], Cord]:
+    ) -> MakesCord:
         """Make the decorated function callable from outside.
 
         Args:
@@ -230,7 +231,7 @@ class Chute(FastAPI):
         )
 
         def decorate(function: FunctionT) -> Cord:
-            cord = Cord(self, function, options)
+            cord: Cord = Cord(self, function, options)
             if any(other.function == cord.function for other in self._cords):
                 raise Conflict(
                     "cord_name_taken",
@@ -242,7 +243,7 @@ class Chute(FastAPI):
             self._cords.append(cord)
             return cord
 
-        return decorate
+        return cast(MakesCord, decorate)
 
     def job(
         self,

@@ -12,15 +12,16 @@ import functools
 import inspect
 import os
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 import anyio.to_thread
 from pydantic import BaseModel
 
 from chutes_core.base.errors import Invalid
 from chutes_core.sdk import blocking, public_schemas, schemas
+from chutes_core.sdk.typed import P, ResultT, ReturnT
 
 if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
@@ -76,8 +77,12 @@ class CordOptions:
             )
 
 
-class Cord:
-    """A declared cord; made by ``@chute.cord(…)``."""
+class Cord(Generic[P, ReturnT]):
+    """A declared cord; made by ``@chute.cord(…)``.
+
+    Type checkers know its function's parameters and result (sdk/typed.py): ``await echo("x")`` and
+    ``echo.sync("x")`` are checked like a call of the function.
+    """
 
     def __init__(self, chute: "Chute", function: Callable[..., Any], options: CordOptions) -> None:
         self._chute = chute
@@ -128,6 +133,23 @@ class Cord:
         given = self._options.output_content_type
         return given or public_schemas.content_type_of(self._shown_schemas()[1])
 
+    # Of the overloads that fit, the first counts: items, then the result of a coroutine, then any.
+    @overload
+    def __call__(  # type: ignore[overload-overlap] # as the order above says
+        self: "Cord[P, AsyncIterator[Any]]", *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[str]: ...
+    @overload
+    def __call__(  # type: ignore[overload-overlap]
+        self: "Cord[P, Iterator[Any]]", *args: P.args, **kwargs: P.kwargs
+    ) -> AsyncIterator[str]: ...
+    @overload
+    def __call__(
+        self: "Cord[P, Coroutine[Any, Any, ResultT]]", *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, ResultT]: ...
+    @overload
+    def __call__(
+        self: "Cord[P, ResultT]", *args: P.args, **kwargs: P.kwargs
+    ) -> Coroutine[Any, Any, ResultT]: ...
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the deployed chute; inside the runner, call the function.
 
@@ -142,6 +164,20 @@ class Cord:
         call = stream_cord if self.stream else call_cord
         return call(self._chute, self, args, kwargs)
 
+    @overload
+    def sync(
+        self: "Cord[P, AsyncIterator[Any]]", *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[str]: ...
+    @overload
+    def sync(
+        self: "Cord[P, Iterator[Any]]", *args: P.args, **kwargs: P.kwargs
+    ) -> Iterator[str]: ...
+    @overload
+    def sync(
+        self: "Cord[P, Coroutine[Any, Any, ResultT]]", *args: P.args, **kwargs: P.kwargs
+    ) -> ResultT: ...
+    @overload
+    def sync(self: "Cord[P, ResultT]", *args: P.args, **kwargs: P.kwargs) -> ResultT: ...
     def sync(self, *args: Any, **kwargs: Any) -> Any:
         """Call it as ``cord(…)`` does, from code without an event loop.
 
@@ -150,7 +186,7 @@ class Cord:
         Raises:
             ChutesError: what the call raises.
         """
-        call = self(*args, **kwargs)
+        call: Any = self(*args, **kwargs)
         return blocking.items_of(call) if self.stream else blocking.result_of(call)
 
     async def run(self, *args: Any, **kwargs: Any) -> Any:
