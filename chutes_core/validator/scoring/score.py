@@ -62,7 +62,10 @@ class GpuSpan:
 
 @dataclass(frozen=True)
 class PaidCall:
-    """A call inside the window that cost something; free and failed ones are left out."""
+    """What one payer's calls on one launch came to inside the window, or a part of them.
+
+    Only sums enter the score; free and failed calls are left out.
+    """
 
     launch_id: str
     payer_user_id: str

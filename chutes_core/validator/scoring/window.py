@@ -2,9 +2,11 @@
 
 Pure; the first step of store -> **window** -> score -> vector -> weights. Invariant: a call counts
 with exactly what the ledger charged for it (same rate, same rounding, never above its hold), and a
-GPU that was leased to two validators marks the whole span of its launch.
+GPU that was leased to two validators marks the whole span of its launch. Calls are read once, one
+by one, and only their sums are kept: a week may have millions of them.
 """
 
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
 from chutes_core.validator.domain.invocations import Invocation
@@ -42,10 +44,13 @@ def work_of(
         block_ms=block_ms,
         tao_usd_micros=tao_usd_micros,
         spans=tuple(_span(span, conflicted) for span in spans),
-        calls=tuple(
-            _call(invocation, coldkey_of_user)
-            for invocation in invocations
-            if invocation.charged and now_us - WINDOW_US <= invocation.started_at_us < now_us
+        calls=_sums(
+            (
+                invocation
+                for invocation in invocations
+                if invocation.charged and now_us - WINDOW_US <= invocation.started_at_us < now_us
+            ),
+            coldkey_of_user,
         ),
     )
 
@@ -65,12 +70,19 @@ def _span(span: ActiveSpan, conflicted: Collection[tuple[str, str]]) -> GpuSpan:
     )
 
 
-def _call(invocation: Invocation, coldkey_of_user: Mapping[str, str]) -> PaidCall:
-    rate = Rate(invocation.rate_id, invocation.rao_per_hour, invocation.hold_rao)
-    return PaidCall(
-        launch_id=invocation.launch_id,
-        payer_user_id=invocation.user_id,
-        payer_coldkey=coldkey_of_user.get(invocation.user_id, ""),
-        usage_us=invocation.usage_us,
-        charge_rao=rate.charge_rao(invocation.usage_us),
+def _sums(
+    invocations: Iterable[Invocation], coldkey_of_user: Mapping[str, str]
+) -> tuple[PaidCall, ...]:
+    usage_us: dict[tuple[str, str], int] = defaultdict(int)
+    charge_rao: dict[tuple[str, str], int] = defaultdict(int)
+    for one in invocations:
+        pair = (one.launch_id, one.user_id)
+        rate = Rate(one.rate_id, one.rao_per_hour, one.hold_rao)
+        usage_us[pair] += one.usage_us
+        charge_rao[pair] += rate.charge_rao(one.usage_us)
+    return tuple(
+        PaidCall(launch_id, user_id, coldkey_of_user.get(user_id, ""), used, charge)
+        for ((launch_id, user_id), used), charge in zip(
+            usage_us.items(), charge_rao.values(), strict=True
+        )
     )

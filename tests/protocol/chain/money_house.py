@@ -6,6 +6,7 @@ pass of every loop, each as forgiving as the real one: what a loop raises is not
 
 import os
 import time
+from collections import Counter
 from dataclasses import dataclass
 
 import bittensor as bt
@@ -192,13 +193,36 @@ class House:
             self._pass("sweep", self._sweep)
 
     def run_until(self, done, what, *, before_round=None, timeout_s=300):
-        """Do rounds until ``done``; a time limit that no healthy run comes near."""
+        """Do rounds until ``done``; a time limit that no healthy run comes near.
+
+        It begins anew with each block that is caught up with of those that were there at first:
+        on a busy machine there may be many.
+        """
+        head, cursor, rounds = self._head(), self.cursor, 0
         deadline = time.monotonic() + timeout_s
         while not done():
-            assert time.monotonic() < deadline, f"no {what}: {self.noted[-6:]}"
+            assert time.monotonic() < deadline, f"no {what}: {self._standing(rounds)}"
             if before_round is not None:
                 before_round()
             self.round()
+            rounds += 1
+            if cursor != self.cursor and (head is None or (cursor or 0) < head):
+                cursor, head = self.cursor, self._head() if head is None else head
+                deadline = time.monotonic() + timeout_s
+
+    def _head(self):
+        try:
+            return self.watcher.finalized_number()
+        except ChutesError:
+            return None
+
+    def _standing(self, rounds):
+        """Say where everything stands, for whoever reads why a wait was in vain."""
+        under_way = [(item.intent_id, item.state.value) for item in self.under_way()]
+        return (
+            f"{rounds} rounds, cursor {self.cursor}, finalized head {self._head()},"
+            f" under way {under_way}, raised {Counter(self.noted)}, last {self.noted[-6:]}"
+        )
 
     def codes(self, loop=None):
         """Return the codes that loops have raised so far."""

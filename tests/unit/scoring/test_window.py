@@ -99,3 +99,12 @@ def test_calls_that_cost_nothing_are_left_out():
 def test_an_unknown_payer_has_no_coldkey():
     """A user whose coldkey nobody knows owns no miner."""
     assert work([replace(CALL, user_id="stranger")]).calls[0].payer_coldkey == ""
+
+
+def test_calls_of_one_payer_on_one_launch_are_summed():
+    """As many calls as there are come to one entry each payer and launch, rounded call by call."""
+    cheap = replace(CALL, usage_us=1, rao_per_hour=1)  # a part of a rao, rounded up to one
+    calls = [cheap] * 3 + [replace(CALL, user_id="other"), replace(cheap, launch_id="l2")]
+    sums = {(c.launch_id, c.payer_user_id): (c.usage_us, c.charge_rao) for c in work(calls).calls}
+    assert sums == {("l1", "user"): (3, 3), ("l1", "other"): (100, 100), ("l2", "user"): (1, 1)}
+    assert len(work(calls).calls) == 3
