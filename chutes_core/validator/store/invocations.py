@@ -5,7 +5,7 @@ records are in the ledger; both change in one transaction with the charges.
 """
 
 import sqlite3
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from chutes_core.validator.domain.invocations import CHARGED, Invocation
 from chutes_core.validator.store.connection import Connection, Value
@@ -39,6 +39,26 @@ class InvocationRows:
             (from_us, to_us),
         )
         return tuple(map(_invocation, rows))
+
+    def each_between(self, from_us: int, to_us: int, *, page: int = 1_000) -> Iterator[Invocation]:
+        """Yield the invocations that started inside [from, to), in order of time.
+
+        They are read page by page, and the store is free for others between two: memory and waits
+        do not grow with their number. What is written meanwhile may be among them or not.
+        """
+        after: tuple[int, str, int] = (from_us, "", -1)
+        while True:
+            rows = self._db.all(
+                "SELECT * FROM invocations WHERE started_at_us>=? AND started_at_us<?"
+                " AND (started_at_us, worker, sequence) > (?,?,?)"
+                " ORDER BY started_at_us, worker, sequence LIMIT ?",
+                (after[0], to_us, *after, page),
+            )
+            yield from map(_invocation, rows)
+            if len(rows) < page:
+                return
+            last = rows[-1]
+            after = (last["started_at_us"], last["worker"], last["sequence"])
 
     def count_of_chute(self, chute_id: str) -> int:
         """Return how many calls a chute has answered or failed."""
