@@ -1,7 +1,7 @@
 """`python -m chutes_core.validator.backup save|restore`: the validator's memory, while it runs.
 
 A backup is the SQLite file at one instant, the gateway journal at or after it, blobs, and
-the vault key. Invariant: between what the store had drained and the first record of the
+the keys. Invariant: between what the store had drained and the first record of the
 copied journal nothing is missing: while the journal is copied the store's write lock is held, so
 nothing is drained and thrown away meanwhile. Restoring never writes into a folder that has a store.
 """
@@ -16,6 +16,7 @@ from chutes_core.base.errors import ChutesError, Conflict, NotFound
 
 _STORE = "validator.sqlite"
 _FOLDERS = ("journal", "blobs")
+_FILES = ("vault.key", "registry-token.key", "registry-token.crt", "builder.id")
 _NOT_COPIED = shutil.ignore_patterns("reserve", "*.lock")
 
 
@@ -43,9 +44,7 @@ def save(data_dir: Path, target: Path) -> None:
             copy.close()
     finally:
         reader.close()
-    key = data_dir / "vault.key"
-    if key.exists():
-        shutil.copy2(key, draft / "vault.key")
+    _copy_files(data_dir, draft)
     draft.replace(target)
 
 
@@ -65,11 +64,16 @@ def restore(source: Path, data_dir: Path) -> None:
     for name in _FOLDERS:
         if (source / name).exists():
             shutil.copytree(source / name, data_dir / name, dirs_exist_ok=True)
-    if (source / "vault.key").exists():
-        shutil.copy2(source / "vault.key", data_dir / "vault.key")
+    _copy_files(source, data_dir)
     draft = data_dir / f"{_STORE}.part"
     shutil.copy2(source / _STORE, draft)
     draft.replace(data_dir / _STORE)  # last: a store is only there when everything else is
+
+
+def _copy_files(source: Path, target: Path) -> None:
+    for name in _FILES:
+        if (source / name).exists():
+            shutil.copy2(source / name, target / name)
 
 
 def _copy_frozen(data_dir: Path, draft: Path, reader: sqlite3.Connection) -> None:

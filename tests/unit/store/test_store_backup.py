@@ -47,6 +47,7 @@ def test_a_backup_taken_while_calls_are_settled_loses_none(tmp_path):
     live, backup, other = tmp_path / "live", tmp_path / "backup", tmp_path / "other"
     store, journal = open_both(live)
     (live / "vault.key").write_bytes(b"k" * 32)
+    (live / "registry-token.key").write_bytes(b"pem")
     stop = threading.Event()
     written = []
 
@@ -76,6 +77,7 @@ def test_a_backup_taken_while_calls_are_settled_loses_none(tmp_path):
             its_journal.close()
             again.close()
             assert (other / str(attempt) / "vault.key").read_bytes() == b"k" * 32
+            assert (other / str(attempt) / "registry-token.key").read_bytes() == b"pem"
     finally:
         stop.set()
         thread.join()
