@@ -20,6 +20,7 @@ WAIT_S = 60.0
 BESIDE_DIVISOR = 2
 """A light challenge takes half of the longest first leg beside it: its slack is 30 %, and 5 %."""
 Run = Callable[..., Attestation]
+Passed = Callable[[int], None]
 
 
 class StartGate:
@@ -44,12 +45,27 @@ class StartGate:
             self._changed.notify_all()
 
 
-def run_group(plans: tuple[AttestPlan, ...], *, run: Run = run_session) -> tuple[Attestation, ...]:
-    """Run the plans' sessions with a common start; the outcomes in the plans' order."""
+def run_group(
+    plans: tuple[AttestPlan, ...], *, run: Run = run_session, passed: Passed | None = None
+) -> tuple[Attestation, ...]:
+    """Run the plans' sessions with a common start; the outcomes in the plans' order.
+
+    Args:
+        plans: what to attest.
+        run: one session.
+        passed: told the place of each plan that has passed, at once, from its session's thread.
+    """
+
+    def one(place: int) -> Attestation:
+        outcome = _one(plans[place], gate, run)
+        if passed is not None and outcome.passed:
+            passed(place)
+        return outcome
+
     gate = StartGate(len(plans))
     plans = balanced(plans)
     with ThreadPoolExecutor(max_workers=len(plans), thread_name_prefix="session") as threads:
-        return tuple(threads.map(lambda plan: _one(plan, gate, run), plans))
+        return tuple(threads.map(one, range(len(plans))))
 
 
 def balanced(plans: tuple[AttestPlan, ...]) -> tuple[AttestPlan, ...]:

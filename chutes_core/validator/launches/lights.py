@@ -7,13 +7,14 @@ and is tried again, at most `FRESH_TRIES` times an hour, then it ends the launch
 never without calls is waited for longer each time, and in the end counts as late (see `drains`).
 
 Invariant: an instance that is being challenged gets no call and one proof at a time, and one that
-is paused always comes back or ends, whatever goes wrong here.
+is paused always comes back or ends, whatever goes wrong here; who has passed comes back at once,
+however long others take that were challenged with it.
 """
 
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
 from loguru import logger
@@ -26,7 +27,7 @@ from chutes_core.validator.launches import instance
 from chutes_core.validator.launches.admissions import FRESH_TRIES, HOUR_S
 from chutes_core.validator.launches.drains import Drains
 from chutes_core.validator.launches.lifecycle import Lifecycle
-from chutes_core.validator.launches.pauses import Pauses
+from chutes_core.validator.launches.pauses import Away, Pauses
 from chutes_core.validator.launches.plans import Plans
 from chutes_core.validator.launches.ports import Attestor, Changed
 from chutes_core.validator.store.database import Store
@@ -124,7 +125,7 @@ class Lights:
             The outcomes of those beside; their consequences are the caller's.
         """
         ids = [launch.launch_id for launch in launches]
-        with self._pauses.holding(ids):
+        with Away(self._pauses, ids, self._changed) as away:
             await self._changed()
             round_ = len(ids) > 1 or bool(beside)
             quiet = await asyncio.gather(
@@ -134,10 +135,11 @@ class Lights:
             async with contextlib.AsyncExitStack() as stack:
                 for launch_id in sorted(launch.launch_id for launch in ready):
                     await stack.enter_async_context(self._one[launch_id])
-                outcomes, others = await self._attest(ready, least_us, beside)
+                outcomes, others = await self._attest(ready, least_us, beside, away.back)
                 for launch, outcome in outcomes:
                     self._drains.proven(launch.launch_id)
                     await self._conclude_alone(launch, outcome)
+            await away.settled()
         for launch, done in zip(launches, quiet, strict=True):
             if not done:
                 await self._not_quiet(launch)
@@ -151,7 +153,11 @@ class Lights:
         return others
 
     async def _attest(
-        self, launches: Sequence[Launch], least_us: int, beside: Sequence[AttestPlan]
+        self,
+        launches: Sequence[Launch],
+        least_us: int,
+        beside: Sequence[AttestPlan],
+        back: Callable[[str], None],
     ) -> tuple[list[tuple[Launch, Attestation]], tuple[Attestation, ...]]:
         planned: list[tuple[Launch, AttestPlan]] = []
         for launch in launches:
@@ -162,7 +168,12 @@ class Lights:
         plans = [*(plan for _, plan in planned), *beside]
         if not plans:
             return [], ()
-        outcomes = await self._attestor.attest_together(plans)
+
+        def passed(place: int) -> None:
+            if place < len(planned):  # who has passed waits for no other to have calls again
+                back(planned[place][0].launch_id)
+
+        outcomes = await self._attestor.attest_together(plans, passed=passed)
         of_launches = [(launch, one) for (launch, _), one in zip(planned, outcomes, strict=False)]
         return of_launches, tuple(outcomes[len(planned) :])
 

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chutes_core.validator.domain.verdicts import Attestation, AttestPlan, Prebuilt
-from chutes_core.validator.launches.ports import Attestor
+from chutes_core.validator.launches.ports import Attestor, Passed
 
 Called = Mapping[str, frozenset[str]]
 """Hotkey -> UUIDs of its idle GPUs."""
@@ -53,9 +53,11 @@ class Muster:
             self._arrived.pop(plan.launch_id, None)
         return outcome if outcome is not None else await self._attestor.attest(plan)
 
-    async def attest_together(self, plans: Sequence[AttestPlan]) -> tuple[Attestation, ...]:
+    async def attest_together(
+        self, plans: Sequence[AttestPlan], *, passed: Passed | None = None
+    ) -> tuple[Attestation, ...]:
         """Challenge several at the same instant."""
-        return await self._attestor.attest_together(plans)
+        return await self._attestor.attest_together(plans, passed=passed)
 
     async def prebuild(
         self, plan: AttestPlan, devices: tuple[str, ...], rtt_us: int

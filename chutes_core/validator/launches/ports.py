@@ -40,6 +40,10 @@ class ChainView(Protocol):
         ...
 
 
+Passed = Callable[[int], None]
+"""Told the place in a list of plans of one that has passed, before the others have ended."""
+
+
 class Attestor(Protocol):
     """Runs one attestation outside the event loop."""
 
@@ -47,8 +51,10 @@ class Attestor(Protocol):
         """Challenge an instance's GPUs and judge the answers."""
         ...
 
-    async def attest_together(self, plans: Sequence[AttestPlan]) -> tuple[Attestation, ...]:
-        """Challenge several instances at the same instant."""
+    async def attest_together(
+        self, plans: Sequence[AttestPlan], *, passed: Passed | None = None
+    ) -> tuple[Attestation, ...]:
+        """Challenge several at the same instant; ``passed`` is told of each that has, at once."""
         ...
 
     async def prebuild(

@@ -94,7 +94,7 @@ class House:
         """Plan, as `Plans`."""
         return SimpleNamespace(launch_id=one.launch_id, prebuilt=prebuilt, least_us=least_us)
 
-    async def attest_together(self, plans):
+    async def attest_together(self, plans, *, passed=None):
         for plan in plans:
             assert plan.launch_id in self.pauses
             assert not self.calls[plan.launch_id]
@@ -210,6 +210,39 @@ async def test_what_breaks_in_a_challenge_leaves_nobody_paused_and_is_tried_agai
     assert await house.tick(RETRY_S) == 1
 
 
+async def test_who_has_passed_has_calls_again_while_others_are_still_challenged(house):
+    """In a round nobody waits for the slowest; the snapshot is told of each."""
+    house.add(launch(1), launch(2, chute="d"), launch(3, chute="e"))
+    honest, seen, told = house.attest_together, [], []
+
+    async def changed():
+        told.append([one for one in ("0001", "0002", "0003") if one in house.pauses])
+
+    async def attest_together(plans, *, passed=None):
+        outcomes = await honest(plans)
+        passed(1)
+        seen.append([plan.launch_id in house.pauses for plan in plans])
+        await asyncio.sleep(0)
+        passed(0)
+        passed(3)  # one that started beside the instances
+        await asyncio.sleep(0)
+        seen.append([plan.launch_id in house.pauses for plan in plans])
+        return outcomes
+
+    house.changed, house.attest_together = changed, attest_together
+    beside = SimpleNamespace(launch_id="node", prebuilt=None, least_us=1)
+    with house.pauses.holding(["node"]):
+        await house.lights.challenge(
+            [launch(1), launch(2, chute="d"), launch(3, chute="e")], least_us=1, beside=[beside]
+        )
+    assert seen == [[True, False, True, True], [False, False, True, True]]
+    assert told[0] == ["0001", "0002", "0003"]
+    assert ["0001", "0003"] in told
+    assert ["0003"] in told
+    assert told[-1] == []
+    assert [one for one, _ in house.recorded] == ["0001", "0002", "0003"]
+
+
 async def test_a_consequence_that_fails_costs_no_other_instance_its_own(house, monkeypatch):
     """The first one's record cannot be written; the second's launch ends, the first is retried."""
     one, other = launch(1), launch(2, chute="d")
@@ -295,7 +328,7 @@ async def test_of_a_chute_one_instance_is_away_at_a_time(house):
     paused = []
     honest = house.attest_together
 
-    async def attest_together(plans):
+    async def attest_together(plans, *, passed=None):
         paused.append([one for one in ("0001", "0002", "0003") if one in house.pauses])
         return await honest(plans)
 
@@ -363,7 +396,7 @@ async def test_no_more_than_so_many_are_away_at_once(house):
     away = []
     honest = house.attest_together
 
-    async def attest_together(plans):
+    async def attest_together(plans, *, passed=None):
         away.append(len(house.pauses._held))
         return await honest(plans)
 

@@ -34,7 +34,7 @@ class Attestor:
         self.together.append((plan.launch_id,))
         return f"{plan.launch_id} alone"
 
-    async def attest_together(self, plans):
+    async def attest_together(self, plans, *, passed=None):
         self.together.append(tuple(plan.launch_id for plan in plans))
         return tuple(f"{plan.launch_id} together" for plan in plans)
 
