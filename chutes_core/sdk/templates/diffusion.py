@@ -99,6 +99,11 @@ def build_diffusion_chute(
         tee=tee,
     )
     source = _Source(model_name_or_url, version, revision, dict(pipeline_args or {}))
+    return DiffusionChute(chute=chute, generate=_add_painting(chute, source))
+
+
+def _add_painting(chute: Chute, source: "_Source") -> Cord:
+    """Declare the hook that loads the pipeline and the cord that paints with it."""
 
     @chute.on_startup()
     async def load_pipeline(self: Any) -> None:
@@ -116,7 +121,7 @@ def build_diffusion_chute(
             picture = await asyncio.to_thread(paint, self.pipeline, params)
         return Response(picture, media_type="image/jpeg")
 
-    return DiffusionChute(chute=chute, generate=generate)
+    return generate
 
 
 def paint(pipeline: Any, wanted: GenerationInput) -> bytes:
