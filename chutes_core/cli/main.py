@@ -41,6 +41,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "login": ("login:login", "Write the configuration of an account that you have."),
     "logs": ("status:logs", "Print what an instance prints, or an image's build log."),
     "link": ("link:link", "Link a validator's or owner's hotkey, or your coldkey."),
+    "receipt": ("receipt:receipt", "Fetch and check the signed receipt of a call."),
     "recover": ("recover:recover", "Take an account back by its proven coldkey."),
     "refinger": ("login:refinger", "Not offered: a fingerprint opens nothing here."),
     "refund": ("refund:refund", "Ask the developer deposit back."),

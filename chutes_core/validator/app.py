@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from chutes_core.chain.transfers import TransferWatcher
 from chutes_core.validator.attest.attestor import ProcessAttestor
+from chutes_core.validator.billing.receipts import Sealer
 from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.gateway import Gateway
@@ -85,13 +86,17 @@ def build(ground: Ground) -> Validator:
         inventories=launching.inventories,
         images=services.images,
         treasury=treasury,
-        settlement=Settlement(shared.store),
+        settlement=Settlement(shared.store, sealer=_sealer(ground)),
         weights=_weights(shared),
     )
 
 
 def _watcher(ground: Ground) -> TransferWatcher:
     return TransferWatcher(ground.settings.chain_url, archive_url=ground.settings.archive_url)
+
+
+def _sealer(ground: Ground) -> Sealer:
+    return Sealer(ground.keys.hotkey, ground.chain.genesis_hash, ground.settings.netuid)
 
 
 def _weights(shared: Shared) -> WeightSetter:

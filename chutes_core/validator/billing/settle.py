@@ -14,6 +14,7 @@ while the others' calls were not drained yet. Nothing here refuses a charge: the
 from typing import Protocol
 
 from chutes_core.base.errors import Conflict
+from chutes_core.validator.billing.receipts import Sealer
 from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.domain.money import REVENUE, Entry, Posting, Rate, user_credit
 from chutes_core.validator.store.database import Store
@@ -45,10 +46,11 @@ class JournalReader(Protocol):
 
 
 class Settlement:
-    """Drains journals."""
+    """Drains journals; with a ``sealer`` every batch is signed for receipts."""
 
-    def __init__(self, store: Store, *, batch: int = BATCH) -> None:
+    def __init__(self, store: Store, *, batch: int = BATCH, sealer: Sealer | None = None) -> None:
         self._store = store
+        self._sealer = sealer
         self._batch = batch
 
     def drain(self, journal: JournalReader) -> int:
@@ -79,6 +81,8 @@ class Settlement:
     def _settle(self, worker: str, records: list[Invocation]) -> None:
         with self._store.transaction(durable=True):
             self._store.invocations.insert_many(records)
+            if self._sealer is not None:
+                self._store.invocations.add_batch(self._sealer.seal(records))
             for record in records:
                 entry = charge_entry(record)
                 if entry is not None and self._store.ledger.apply(entry):

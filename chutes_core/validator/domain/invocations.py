@@ -47,3 +47,18 @@ class Invocation:
     def charged(self) -> bool:
         """Tell whether the call costs anything."""
         return not self.free and self.outcome in CHARGED
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Records of one worker that were settled together; ``head`` is signed (wire/receipt)."""
+
+    worker: str
+    first: int
+    last: int
+    head: str
+    signature: str
+
+    def holds(self, call: Invocation) -> bool:
+        """Tell whether a call was settled with this batch."""
+        return call.worker == self.worker and self.first <= call.sequence <= self.last

@@ -7,7 +7,7 @@ records are in the ledger; both change in one transaction with the charges.
 import sqlite3
 from collections.abc import Iterable, Iterator
 
-from chutes_core.validator.domain.invocations import CHARGED, Invocation
+from chutes_core.validator.domain.invocations import CHARGED, Batch, Invocation
 from chutes_core.validator.store.connection import Connection, Value
 
 
@@ -73,6 +73,37 @@ class InvocationRows:
             (from_us, *CHARGED),
         )
         return {row["user_id"]: row["calls"] for row in rows}
+
+    def of_launch(self, launch_id: str, after_us: int, limit: int) -> tuple[Invocation, ...]:
+        """Return an instance's calls that began after a time, oldest first."""
+        rows = self._db.all(
+            "SELECT * FROM invocations WHERE launch_id=? AND started_at_us>?"
+            " ORDER BY started_at_us, worker, sequence LIMIT ?",
+            (launch_id, after_us, limit),
+        )
+        return tuple(map(_invocation, rows))
+
+    def add_batch(self, batch: Batch) -> None:
+        """Keep a signed batch."""
+        row: dict[str, Value] = dict(vars(batch))
+        self._db.insert("batches", row)
+
+    def batch_of(self, worker: str, sequence: int) -> Batch | None:
+        """Return the batch with which a record was settled, or None."""
+        row = self._db.one(
+            "SELECT * FROM batches WHERE worker=? AND first<=? ORDER BY first DESC LIMIT 1",
+            (worker, sequence),
+        )
+        return None if row is None or row["last"] < sequence else Batch(**dict(row))
+
+    def of_batch(self, batch: Batch) -> tuple[Invocation, ...]:
+        """Return the records of a batch, in order."""
+        rows = self._db.all(
+            "SELECT * FROM invocations WHERE worker=? AND sequence BETWEEN ? AND ?"
+            " ORDER BY sequence",
+            (batch.worker, batch.first, batch.last),
+        )
+        return tuple(map(_invocation, rows))
 
     def drained(self) -> dict[str, int]:
         """Return worker -> the last sequence that is wholly in the store."""

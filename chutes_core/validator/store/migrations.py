@@ -362,6 +362,16 @@ def _tokens(db: Database) -> None:
         db.execute(f"ALTER TABLE invocations ADD COLUMN {column} INTEGER")
 
 
+@migrations(name="0098-receipts")
+def _receipts(db: Database) -> None:
+    db.execute(
+        "CREATE TABLE batches (worker TEXT NOT NULL, first INTEGER NOT NULL, last INTEGER NOT NULL,"
+        " head TEXT NOT NULL, signature TEXT NOT NULL, PRIMARY KEY (worker, first))"
+        " STRICT, WITHOUT ROWID"
+    )
+    db.execute("CREATE INDEX invocations_by_launch ON invocations(launch_id, started_at_us)")
+
+
 @migrations(name="0110-gpu-summonses")
 def _summonses(db: Database) -> None:
     db.execute(

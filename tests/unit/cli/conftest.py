@@ -20,7 +20,7 @@ from chutes_core.sdk.config import ClientConfig, save_config
 from chutes_core.wire.signing import verify_user
 
 SEED = "22" * 32
-PURPOSES = {"images", "chutes", "api_keys", "me", "logs", ""}
+PURPOSES = {"images", "chutes", "api_keys", "me", "logs", "invocations", ""}
 
 
 @dataclass

@@ -6,11 +6,12 @@ Invariant: every handler acts for the hotkey that signed the request, and for no
 import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Request, Security
+from fastapi import APIRouter, Depends, Query, Request, Security
 from fastapi.responses import FileResponse
 
 from chutes_core.base.errors import Forbidden, NotFound
 from chutes_core.validator.api.openapi import NEURON, PART
+from chutes_core.validator.billing.receipts import Receipts
 from chutes_core.validator.launches.service import Launches
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.control import (
@@ -22,6 +23,7 @@ from chutes_core.wire.control import (
     WantedList,
 )
 from chutes_core.wire.neuron_http import CALLER
+from chutes_core.wire.receipt import ReceiptList
 
 Signature = Annotated[object, Security(NEURON)]  # for the document; wire/neuron_http reads it
 
@@ -67,6 +69,12 @@ def build_router(launches: Launches, store: Store) -> APIRouter:
     async def report_event(hotkey: Hotkey, launch_id: str, body: LaunchEvent) -> LaunchStatus:
         return await launches.event(hotkey, launch_id, body)
 
+    @router.get("/launches/{launch_id}/receipts")
+    async def list_receipts(
+        hotkey: Hotkey, launch_id: str, after_us: Annotated[int, Query(ge=0)] = 0
+    ) -> ReceiptList:
+        return await asyncio.to_thread(_receipts, store, hotkey, launch_id, after_us)
+
     @router.get("/images/{image_id}/bundle", response_class=ZipResponse, responses=PART)
     async def image_bundle(hotkey: Hotkey, image_id: str) -> FileResponse:
         path, sha256 = await asyncio.to_thread(_bundle, store, hotkey, image_id)
@@ -74,6 +82,14 @@ def build_router(launches: Launches, store: Store) -> APIRouter:
         return ZipResponse(path, media_type=ZipResponse.media_type, headers=headers)
 
     return router
+
+
+def _receipts(store: Store, hotkey: str, launch_id: str, after_us: int) -> ReceiptList:
+    """Return what the validator signed of the calls that an instance of this miner answered."""
+    launch = store.launches.get(launch_id)
+    if launch is None or launch.miner_hotkey != hotkey:
+        raise NotFound("no_such_launch", "you have no launch of this id")
+    return ReceiptList(receipts=tuple(Receipts(store).of_launch(launch_id, after_us)))
 
 
 def _bundle(store: Store, hotkey: str, image_id: str) -> tuple[str, str]:
