@@ -69,7 +69,7 @@ async def run(
     """
     begun, start = load_average(), time.monotonic()
     chance, seen = random.Random(seed), Killed()
-    extra = {} if workers is None else {"WORKERS": str(workers)}
+    extra = {} if workers is None else {"GATEWAY_WORKERS": str(workers)}
     async with stage(folder, extra=extra) as made:
         load = Callers(
             made.lives.port, made.filled.api_key, seed=seed, count=CALLERS, pause_s=PAUSE_S

@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import time
+import traceback
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -262,7 +263,8 @@ class Lives:
     async def kill(self) -> None:
         """End the life at once (SIGKILL); its orphans with it, as a power cut would."""
         orphans = descendants(self.pid)
-        os.kill(self.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
         await self._ended()
         for pid in orphans:
             with suppress(ProcessLookupError):
@@ -333,9 +335,10 @@ def _alive(pid: int) -> bool:
 def _parent() -> None:
     """Fork a validator for each line on standard input, until it ends."""
     from neurons import validator
-    from tests.bench import probe
+    from tests.bench import build_stand_in, probe
 
     probe.install(sys.argv[1])
+    build_stand_in.install()
     print("ready", flush=True)
     for _ in sys.stdin:
         told, tell = os.pipe()
@@ -351,6 +354,9 @@ def _parent() -> None:
                 validator.main()
             except SystemExit as end:
                 status = int(end.code or 0)
+            except BaseException:
+                traceback.print_exc()
+                raise
             finally:
                 sys.stderr.flush()
                 os._exit(status)

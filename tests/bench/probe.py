@@ -3,16 +3,21 @@
 The harness's parent of the validator (lived_validator.py) installs it before the validator's own
 entrance runs; nothing of the validator is changed but that it is watched. Whoever connects to the
 Unix socket (of Linux's abstract names, so that no file is left) is told everything as one line of
-JSON, and the list of lags begins anew. A lag is how much later than asked a sleep of SAMPLE_S
-ended: what any callback of the loop would have waited.
+JSON, and the lists of lags and of blocking calls begin anew. A lag is how much later than asked a
+sleep of SAMPLE_S ended: what any callback of the loop would have waited. Beside each stands how
+much of it the loop's thread was ready to run and the machine gave the core to others
+(/proc/…/schedstat).
 """
 
 import asyncio
 import json
+import time
+from pathlib import Path
 from typing import Any
 
 from chutes_core.validator import lifetime
 from chutes_core.validator.app import Validator
+from tests.bench.blocking import Blocking
 
 SAMPLE_S = 0.005
 
@@ -22,7 +27,9 @@ class Probe:
 
     def __init__(self, validator: Validator, name: str) -> None:
         self._validator = validator
-        self._lags_us: list[int] = []
+        self._users = [account.user_id for account in validator.store.accounts.all()]
+        self._blocking = Blocking()
+        self._lags_us: list[tuple[int, int]] = []
         self._tasks = [asyncio.ensure_future(self._serve(name)), asyncio.ensure_future(self._lag())]
 
     async def _serve(self, name: str) -> None:
@@ -35,24 +42,27 @@ class Probe:
         writer.close()
 
     async def _lag(self) -> None:
-        loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + SAMPLE_S
+            queued, due = _queued_ns(), time.perf_counter() + SAMPLE_S
             await asyncio.sleep(SAMPLE_S)
-            self._lags_us.append(round((loop.time() - due) * 1e6))
+            lag_us = round((time.perf_counter() - due) * 1e6)
+            self._lags_us.append((lag_us, (_queued_ns() - queued) // 1000))
 
     def _view(self) -> dict[str, Any]:
         gateway = self._validator.gateway
         lags, self._lags_us = self._lags_us, []
         return {
             "stats": gateway.stats(),
-            "taken_rao": {
-                account.user_id: gateway.taken_rao(account.user_id)
-                for account in self._validator.store.accounts.all()
-            },
+            "taken_rao": {user_id: gateway.taken_rao(user_id) for user_id in self._users},
             "demand": [vars(one) for one in gateway.demand.snapshot().values()],
             "lags_us": lags,
+            "blocking": self._blocking.taken(),
         }
+
+
+def _queued_ns() -> int:
+    """Return how long this thread was ready to run and did not (Documentation/scheduler)."""
+    return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
 
 
 def install(name: str) -> None:

@@ -33,6 +33,7 @@ class Stage:
     lives: Lives
     folder: Path
     instances: tuple[int, ...]
+    chain: DevnetProcess
 
     def held(self, at_s: float) -> Held:
         """Return what the living validator holds now."""
@@ -54,7 +55,7 @@ async def stage(
     lives = Lives(chain, folder, extra)
     try:
         await lives.open()
-        yield Stage(book, filled, lives, folder, tuple(one.port for one in instances))
+        yield Stage(book, filled, lives, folder, tuple(one.port for one in instances), chain)
     finally:
         await lives.close()
         await asyncio.to_thread(chain.stop)

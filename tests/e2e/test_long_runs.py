@@ -8,6 +8,10 @@ they differ.
 import pytest
 
 from tests.bench import kill, soak, vanish
+from tests.bench.callers import Callers, until
+from tests.bench.loop_lag import build, context_of, person
+from tests.bench.probe import ask
+from tests.bench.stage import stage
 
 pytestmark = pytest.mark.timeout(600)
 SEED = 7
@@ -41,3 +45,30 @@ async def test_steady_calls_open_nothing_that_stays_open(tmp_path):
     assert seen["after"]["own_fds"] <= seen["before"]["own_fds"]
     assert seen["after"]["callers"] == 0
     assert seen["lost"] == seen["charged_twice"] == 0
+
+
+async def test_nothing_that_blocks_runs_on_the_loop(tmp_path, monkeypatch):
+    """Calls, settlement, renewals, people and a build: no SQLite, sleep or sync on its thread."""
+    monkeypatch.setenv("BENCH_BUILD_LINES", "100")
+    monkeypatch.setenv("BENCH_ARCHIVE_BYTES", str(16 * 1024 * 1024))
+    often = {"RENEW_SECONDS": "1", "POLL_SECONDS": "1"}
+    async with stage(tmp_path, extra=often) as made:
+        await made.lives.begin()
+        await made.lives.serving()
+        await ask(made.lives.probe)  # what it did before it served is its start's
+        load = Callers(made.lives.port, made.filled.api_key, seed=SEED, count=4, pause_s=0.01)
+        async with person(made) as client:
+            await build(client, context_of(2 * 1024 * 1024), tag="1")
+            key = await client.post("/api_keys/", json={"name": "k", "admin": True})
+            assert key.status_code == 200, key.text
+            for path in ("/users/me", "/users/me/statement", "/chutes/", "/images/", "/health"):
+                answer = await client.get(path)
+                assert answer.status_code == 200, path
+            gone = await client.delete(f"/api_keys/{key.json()['api_key_id']}")
+            assert gone.status_code == 200, gone.text
+        await until(lambda: len(load.seen.answered) > 50, "answers")
+        await until(lambda: made.book.renewals > 2, "renewals")
+        await load.stop()
+        told = await ask(made.lives.probe)
+        assert told["blocking"] == {}
+        assert await made.lives.stop() == 0
