@@ -1,9 +1,9 @@
 """The miner's own HTTP: what validators may ask it.
 
-GET /ping is open; GET /inventory and GET /logs/{launch id} go through `SignedASGI` (btauth/1,
-replay store on disk, then `CallerPolicy`) and their answers are signed. Invariant: nothing about
-the node is told to anyone who is not a permitted validator of this subnet, and nothing of an
-instance to another validator than its own.
+Every request goes through `Paced`. GET /ping is open; GET /inventory and GET /logs/{launch id} go
+through `SignedASGI` (btauth/1, replay store on disk, then `CallerPolicy`) and their answers are
+signed. Invariant: nothing about the node is told to anyone who is not a permitted validator of this
+subnet, and nothing of an instance to another validator than its own.
 """
 
 import asyncio
@@ -16,6 +16,7 @@ from fastapi.responses import JSONResponse
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import NotFound
+from chutes_core.miner.pace import Pace, Paced
 from chutes_core.wire.control import Inventory, LogTail
 from chutes_core.wire.http_server import HttpLimits, new_server
 from chutes_core.wire.neuron_http import CALLER, App, Authorise, SignedASGI
@@ -63,7 +64,7 @@ def build_http(
         text = await asyncio.to_thread(log_of, caller.hotkey_ss58, launch_id)
         return LogTail(launch_id=launch_id, text=text)
 
-    return SignedASGI(
+    signed = SignedASGI(
         app,
         keypair=keypair,
         nonces=nonces,
@@ -71,6 +72,7 @@ def build_http(
         clock=clock,
         prefixes=("/inventory", "/logs/"),
     )
+    return Paced(signed, Pace(clock))
 
 
 async def _not_found(_request: Request, error: Exception) -> JSONResponse:
