@@ -24,7 +24,7 @@ from chutes_core.validator.domain.money import (
 from chutes_core.validator.store.database import Store
 
 USERS = ("a", "b", "c")
-STEPS = 44  # of a drain of three records in batches of two; counted by a test below
+STEPS = 46  # of a drain of three records in batches of two; counted by a test below
 
 
 class Died(BaseException):
@@ -195,6 +195,9 @@ def test_drain_is_exactly_once_whenever_the_process_dies(fields, deaths, batch):
         assert all(store.ledger.get(charge.key) == charge for charge in charges)
         revenue = sum(charge.postings[1].rao for charge in charges)
         assert store.ledger.balance(REVENUE) == revenue
+        paid = store.paid_work.since(0)
+        assert sum(one.charge_rao for one in paid) == revenue
+        assert sum(one.usage_us for one in paid) == sum(r.usage_us for r in records if r.charged)
         assert all(0 < c.postings[1].rao <= r.hold_rao for r in records for c in charges_of(r))
         assert store.ledger.disagreements() == ()
         store.close()

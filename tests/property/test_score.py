@@ -12,7 +12,7 @@ from chutes_core.validator.scoring.score import (
     MICROSECONDS_PER_HOUR,
     WINDOW_US,
     GpuSpan,
-    PaidCall,
+    PaidWork,
     Work,
     score,
 )
@@ -39,7 +39,7 @@ def spans(draw):
 
 
 calls = st.builds(
-    PaidCall,
+    PaidWork,
     launch_id=st.sampled_from([*sorted(LAUNCHES), "unknown"]),
     payer_user_id=st.sampled_from(["u0", "u1", "u2"]),
     payer_coldkey=st.sampled_from(["cold0", "cold1", "payer", ""]),
@@ -53,7 +53,7 @@ works = st.builds(
     block_ms=st.just(12_000),
     tao_usd_micros=st.integers(1, 10**10),
     spans=st.lists(spans(), max_size=8).map(tuple),
-    calls=st.lists(calls, max_size=12).map(tuple),
+    paid=st.lists(calls, max_size=12).map(tuple),
 )
 
 
@@ -61,10 +61,10 @@ works = st.builds(
 @given(works, st.randoms(use_true_random=False))
 def test_order_of_records_does_not_matter(work, random):
     """Any permutation of the records gives the same scores in the same order."""
-    spans_, calls_ = list(work.spans), list(work.calls)
+    spans_, calls_ = list(work.spans), list(work.paid)
     random.shuffle(spans_)
     random.shuffle(calls_)
-    shuffled = replace(work, spans=tuple(spans_), calls=tuple(calls_))
+    shuffled = replace(work, spans=tuple(spans_), paid=tuple(calls_))
     assert list(score(shuffled).items()) == list(score(work).items())
 
 
@@ -82,7 +82,7 @@ def test_scores_are_non_negative_and_only_of_miners_that_were_active(work):
 @given(works)
 def test_zero_work_gives_zero(work):
     """Without paid calls every score is zero; with conflicts everywhere as well."""
-    assert not any(score(replace(work, calls=())).values())
+    assert not any(score(replace(work, paid=())).values())
     void = tuple(replace(span, conflicted=True) for span in work.spans)
     assert not any(score(replace(work, spans=void)).values())
 
@@ -92,12 +92,12 @@ def test_zero_work_gives_zero(work):
 def test_the_cap_is_monotone(work, data):
     """Paying more for the same calls never lowers a score; paying nothing makes it zero."""
     lower = tuple(
-        replace(call, charge_rao=data.draw(st.integers(0, call.charge_rao))) for call in work.calls
+        replace(call, charge_rao=data.draw(st.integers(0, call.charge_rao))) for call in work.paid
     )
-    before, after = score(replace(work, calls=lower)), score(work)
+    before, after = score(replace(work, paid=lower)), score(work)
     assert all(before[miner] <= after[miner] for miner in after)
-    free = tuple(replace(call, charge_rao=0) for call in work.calls)
-    assert not any(score(replace(work, calls=free)).values())
+    free = tuple(replace(call, charge_rao=0) for call in work.paid)
+    assert not any(score(replace(work, paid=free)).values())
 
 
 @unhurried
@@ -109,7 +109,7 @@ def test_no_miner_scores_more_than_was_paid_or_was_there(work):
         coldkey = {LAUNCHES[launch][2] for launch in own}
         paid = sum(
             call.charge_rao
-            for call in work.calls
+            for call in work.paid
             if call.launch_id in own and call.payer_coldkey not in coldkey
         )
         capacity = sum(
@@ -134,4 +134,16 @@ def test_a_self_paying_call_changes_nothing(work, call):
     """A call paid by the miner's own coldkey moves no score."""
     if call.launch_id in LAUNCHES:
         own = replace(call, payer_coldkey=LAUNCHES[call.launch_id][2])
-        assert score(replace(work, calls=(*work.calls, own))) == score(work)
+        assert score(replace(work, paid=(*work.paid, own))) == score(work)
+
+
+@given(work=works)
+def test_sums_by_launch_and_payer_score_as_their_calls_do(work):
+    """So the store may keep sums: no call by itself moves the score."""
+    sums: dict[tuple[str, str, str], list[int]] = {}
+    for one in work.paid:
+        found = sums.setdefault((one.launch_id, one.payer_user_id, one.payer_coldkey), [0, 0])
+        found[0] += max(one.usage_us, 0)
+        found[1] += max(one.charge_rao, 0)
+    together = tuple(PaidWork(*key, *found) for key, found in sums.items())
+    assert score(replace(work, paid=together)) == score(work)

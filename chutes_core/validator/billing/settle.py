@@ -16,7 +16,7 @@ from typing import Protocol
 from chutes_core.base.errors import Conflict
 from chutes_core.validator.billing.receipts import Sealer
 from chutes_core.validator.domain.invocations import Invocation
-from chutes_core.validator.domain.money import REVENUE, Entry, Posting, Rate, user_credit
+from chutes_core.validator.domain.money import REVENUE, Entry, Posting, user_credit
 from chutes_core.validator.store.database import Store
 
 BATCH = 1_000
@@ -94,10 +94,7 @@ class Settlement:
 
 def charge_entry(record: Invocation) -> Entry | None:
     """Return the entry that charges a call, or None where it costs nothing."""
-    if not record.charged:
-        return None
-    rate = Rate(record.rate_id, record.rao_per_hour, record.hold_rao)
-    rao = rate.charge_rao(record.usage_us)
+    rao = record.charge_rao
     if rao <= 0:
         return None
     return Entry(

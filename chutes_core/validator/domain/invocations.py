@@ -7,6 +7,9 @@ answer is sent; nothing in it holds what was asked or answered.
 from dataclasses import dataclass
 from typing import Literal
 
+from chutes_core.base.units import Rao
+from chutes_core.validator.domain.money import Rate
+
 Outcome = Literal["ok", "client_gone", "chute_error", "chute_error_paid", "failed"]
 """ok: 2xx-4xx passed on; client_gone: the caller cut the stream; chute_error: the chute's own 5xx;
 chute_error_paid: one more of these than is free (ADR 0007); failed: no instance gave an answer."""
@@ -47,6 +50,12 @@ class Invocation:
     def charged(self) -> bool:
         """Tell whether the call costs anything."""
         return not self.free and self.outcome in CHARGED
+
+    @property
+    def charge_rao(self) -> Rao:
+        """Return what it costs, by the price that it was promised; 0 where it is not charged."""
+        rate = Rate(self.rate_id, self.rao_per_hour, self.hold_rao)
+        return rate.charge_rao(self.usage_us) if self.charged else Rao(0)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""When an instance was active: what scoring counts. Invariant: clipped to the asked window."""
+"""When an instance was active, and what was paid for on it: what scoring counts of a window."""
 
 from dataclasses import dataclass
 
@@ -17,3 +17,13 @@ class ActiveSpan:
     def duration_us(self) -> int:
         """Return the length."""
         return self.to_us - self.from_us
+
+
+@dataclass(frozen=True)
+class PaidSum:
+    """What one user's charged calls on one launch come to: microseconds, and rao as charged."""
+
+    launch_id: str
+    user_id: str
+    usage_us: int
+    charge_rao: int

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from chutes_core.base.errors import Invalid
-from chutes_core.validator.scoring.score import GpuSpan, MinerKey, PaidCall, Work, score
+from chutes_core.validator.scoring.score import GpuSpan, MinerKey, PaidWork, Work, score
 
-FORMAT = "chutes-evidence/1"
+FORMAT = "chutes-evidence/2"
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ def build_evidence(
             "block_ms": work.block_ms,
             "tao_usd_micros": work.tao_usd_micros,
             "spans": sorted((asdict(span) for span in work.spans), key=_order),
-            "calls": sorted((asdict(call) for call in work.calls), key=_order),
+            "paid": sorted((asdict(paid) for paid in work.paid), key=_order),
         },
         "scores": [
             {"hotkey": hotkey, "registered_at_block": block, "score": points}
@@ -88,7 +88,7 @@ def recompute(text: str) -> bool:
             block_ms=inputs["block_ms"],
             tao_usd_micros=inputs["tao_usd_micros"],
             spans=tuple(GpuSpan(**span) for span in inputs["spans"]),
-            calls=tuple(PaidCall(**call) for call in inputs["calls"]),
+            paid=tuple(PaidWork(**paid) for paid in inputs["paid"]),
         )
         claimed = {
             (row["hotkey"], row["registered_at_block"]): row["score"] for row in body["scores"]

@@ -61,10 +61,11 @@ class GpuSpan:
 
 
 @dataclass(frozen=True)
-class PaidCall:
-    """What one payer's calls on one launch came to inside the window, or a part of them.
+class PaidWork:
+    """All calls that one payer paid for on one launch inside the window, as sums.
 
-    Only sums enter the score; free and failed calls are left out.
+    Free and failed calls are left out. The score is linear in both sums, so that it needs no single
+    call, and its inputs grow with launches and payers alone.
     """
 
     launch_id: str
@@ -83,7 +84,7 @@ class Work:
     block_ms: int
     tao_usd_micros: int
     spans: tuple[GpuSpan, ...]
-    calls: tuple[PaidCall, ...]
+    paid: tuple[PaidWork, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def score(work: Work) -> dict[MinerKey, int]:
     if work.tao_usd_micros <= 0 or work.block_ms <= 0:
         raise Invalid("bad_rate", "the TAO/USD rate and the block time must be above zero")
     launches = _launches(work)
-    worth, paid = _by_payer(launches, work.calls)
+    worth, paid = _by_payer(launches, work.paid)
     earned: dict[MinerKey, int] = {launch.miner: 0 for launch in launches.values()}
     for (miner, payer), rao in worth.items():
         earned[miner] += min(rao, paid[miner, payer])
@@ -152,17 +153,17 @@ def _union_us(intervals: Iterable[tuple[int, int]], start_us: int, end_us: int) 
 
 
 def _by_payer(
-    launches: dict[str, _Launch], calls: Iterable[PaidCall]
+    launches: dict[str, _Launch], works: Iterable[PaidWork]
 ) -> tuple[dict[tuple[MinerKey, str], int], dict[tuple[MinerKey, str], int]]:
     """Return the worth of the work that each payer asked of each miner, and what it paid for it."""
     used: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     paid: dict[tuple[MinerKey, str], int] = defaultdict(int)
-    for call in calls:
-        launch = launches.get(call.launch_id)
-        if launch is None or not launch.active_us or call.payer_coldkey == launch.miner_coldkey:
+    for work in works:
+        launch = launches.get(work.launch_id)
+        if launch is None or not launch.active_us or work.payer_coldkey == launch.miner_coldkey:
             continue  # unknown, wholly in conflict, or the miner paying itself
-        used[call.launch_id][call.payer_user_id] += max(call.usage_us, 0)
-        paid[launch.miner, call.payer_user_id] += max(call.charge_rao, 0)
+        used[work.launch_id][work.payer_user_id] += max(work.usage_us, 0)
+        paid[launch.miner, work.payer_user_id] += max(work.charge_rao, 0)
     worth: dict[tuple[MinerKey, str], int] = defaultdict(int)
     for launch_id, payers in used.items():
         launch, total_us = launches[launch_id], sum(payers.values())

@@ -1,23 +1,19 @@
-"""From the store's records to the inputs of the score: which time and which calls count.
+"""From the store's records to the inputs of the score: which time and which work count.
 
-Pure; the first step of store -> **window** -> score -> vector -> weights. Invariant: a call counts
-with exactly what the ledger charged for it (same rate, same rounding, never above its hold), and a
-GPU that was leased to two validators marks the whole span of its launch. Calls are read once, one
-by one, and only their sums are kept: a week may have millions of them.
+Pure; the first step of store -> **window** -> score -> vector -> weights. Invariant: every payer is
+named with its coldkey, where one is known, and a GPU that was leased to two validators marks the
+whole span of its launch.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 
-from chutes_core.validator.domain.invocations import Invocation
-from chutes_core.validator.domain.money import Rate
-from chutes_core.validator.domain.spans import ActiveSpan
-from chutes_core.validator.scoring.score import WINDOW_US, GpuSpan, PaidCall, Work
+from chutes_core.validator.domain.spans import ActiveSpan, PaidSum
+from chutes_core.validator.scoring.score import GpuSpan, PaidWork, Work
 
 
 def work_of(
     spans: Iterable[ActiveSpan],
-    invocations: Iterable[Invocation],
+    paid: Iterable[PaidSum],
     *,
     coldkey_of_user: Mapping[str, str],
     conflicted: Collection[tuple[str, str]],
@@ -30,7 +26,7 @@ def work_of(
 
     Args:
         spans: when launches were active.
-        invocations: calls; those that cost nothing or lie outside the window are left out.
+        paid: what each payer's calls on each launch come to in that time.
         coldkey_of_user: the coldkey of each paying user, where one is known.
         conflicted: (miner hotkey, GPU) of every GPU leased twice inside the window.
         now_us: the end of the window, Unix time in microseconds.
@@ -44,14 +40,7 @@ def work_of(
         block_ms=block_ms,
         tao_usd_micros=tao_usd_micros,
         spans=tuple(_span(span, conflicted) for span in spans),
-        calls=_sums(
-            (
-                invocation
-                for invocation in invocations
-                if invocation.charged and now_us - WINDOW_US <= invocation.started_at_us < now_us
-            ),
-            coldkey_of_user,
-        ),
+        paid=tuple(_paid(sums, coldkey_of_user) for sums in paid),
     )
 
 
@@ -70,19 +59,11 @@ def _span(span: ActiveSpan, conflicted: Collection[tuple[str, str]]) -> GpuSpan:
     )
 
 
-def _sums(
-    invocations: Iterable[Invocation], coldkey_of_user: Mapping[str, str]
-) -> tuple[PaidCall, ...]:
-    usage_us: dict[tuple[str, str], int] = defaultdict(int)
-    charge_rao: dict[tuple[str, str], int] = defaultdict(int)
-    for one in invocations:
-        pair = (one.launch_id, one.user_id)
-        rate = Rate(one.rate_id, one.rao_per_hour, one.hold_rao)
-        usage_us[pair] += one.usage_us
-        charge_rao[pair] += rate.charge_rao(one.usage_us)
-    return tuple(
-        PaidCall(launch_id, user_id, coldkey_of_user.get(user_id, ""), used, charge)
-        for ((launch_id, user_id), used), charge in zip(
-            usage_us.items(), charge_rao.values(), strict=True
-        )
+def _paid(sums: PaidSum, coldkey_of_user: Mapping[str, str]) -> PaidWork:
+    return PaidWork(
+        launch_id=sums.launch_id,
+        payer_user_id=sums.user_id,
+        payer_coldkey=coldkey_of_user.get(sums.user_id, ""),
+        usage_us=sums.usage_us,
+        charge_rao=sums.charge_rao,
     )

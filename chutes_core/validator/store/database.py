@@ -30,6 +30,7 @@ from chutes_core.validator.store.ledger import LedgerRows
 from chutes_core.validator.store.migrations import migrations
 from chutes_core.validator.store.nonces import NonceRows
 from chutes_core.validator.store.outbox import OutboxRows
+from chutes_core.validator.store.paid_work import PaidWorkRows
 from chutes_core.validator.store.proofs import ProofRows
 from chutes_core.validator.store.rights import LinkRows, NoticeRows, SignatureRows
 from chutes_core.validator.store.secrets import SecretRows
@@ -59,7 +60,8 @@ class Store:
         self.proofs = ProofRows(connection)
         self.gpus = GpuRows(connection)
         self.summonses = SummonsRows(connection)
-        self.invocations = InvocationRows(connection)
+        self.paid_work = PaidWorkRows(connection)
+        self.invocations = InvocationRows(connection, self.paid_work)
         self.ledger = LedgerRows(connection)
         self.nonces = NonceRows(connection, clock or SystemClock())
         self.leases = LeaseRows(connection)

@@ -1,30 +1,34 @@
 """Rows of invocations, as drained from the gateway's journals.
 
 Invariant: (worker, sequence) is stored once, and `drained` says up to which sequence a worker's
-records are in the ledger; both change in one transaction with the charges.
+records are in the ledger; both change in one transaction with the charges and the sums.
 """
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 
 from chutes_core.validator.domain.invocations import CHARGED, Batch, Invocation
 from chutes_core.validator.store.connection import Connection, Value
+from chutes_core.validator.store.paid_work import PaidWorkRows
 
 
 class InvocationRows:
     """Invocations by worker and sequence, and by time."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, paid_work: PaidWorkRows) -> None:
         self._db = connection
+        self._paid_work = paid_work
 
     def insert_many(self, invocations: Iterable[Invocation]) -> tuple[Invocation, ...]:
-        """Keep what is new by (worker, sequence) and return just that, in order."""
+        """Keep and count what is new by (worker, sequence) and return just that, in order."""
         with self._db.transaction():
-            return tuple(
+            new = tuple(
                 invocation
                 for invocation in invocations
                 if self._db.insert("invocations", _row(invocation), known="keep")
             )
+            self._paid_work.add(new)
+            return new
 
     def get(self, invocation_id: str) -> Invocation | None:
         """Return one invocation, or None."""
@@ -39,26 +43,6 @@ class InvocationRows:
             (from_us, to_us),
         )
         return tuple(map(_invocation, rows))
-
-    def each_between(self, from_us: int, to_us: int, *, page: int = 1_000) -> Iterator[Invocation]:
-        """Yield the invocations that started inside [from, to), in order of time.
-
-        They are read page by page, and the store is free for others between two: memory and waits
-        do not grow with their number. What is written meanwhile may be among them or not.
-        """
-        after: tuple[int, str, int] = (from_us, "", -1)
-        while True:
-            rows = self._db.all(
-                "SELECT * FROM invocations WHERE started_at_us>=? AND started_at_us<?"
-                " AND (started_at_us, worker, sequence) > (?,?,?)"
-                " ORDER BY started_at_us, worker, sequence LIMIT ?",
-                (after[0], to_us, *after, page),
-            )
-            yield from map(_invocation, rows)
-            if len(rows) < page:
-                return
-            last = rows[-1]
-            after = (last["started_at_us"], last["worker"], last["sequence"])
 
     def count_of_chute(self, chute_id: str) -> int:
         """Return how many calls a chute has answered or failed."""

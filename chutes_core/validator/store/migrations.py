@@ -395,3 +395,20 @@ def _accepted_nonces(db: Database) -> None:
         " at_s INTEGER NOT NULL, reason TEXT NOT NULL, PRIMARY KEY (key_ss58, nonce)) STRICT,"
         " WITHOUT ROWID"
     )
+
+
+@migrations(name="0121-paid-work")
+def _paid_work(db: Database) -> None:
+    db.execute(
+        "CREATE TABLE paid_work (launch_id TEXT NOT NULL, user_id TEXT NOT NULL,"
+        " hour INTEGER NOT NULL, calls INTEGER NOT NULL, usage_us INTEGER NOT NULL,"
+        " charge_rao INTEGER NOT NULL, PRIMARY KEY (hour, launch_id, user_id)) STRICT,"
+        " WITHOUT ROWID"
+    )
+    db.execute(
+        "INSERT INTO paid_work SELECT launch_id, user_id, started_at_us / 3600000000 AS hour,"
+        " count(*), sum(max(usage_us, 0)), sum(min(hold_rao,"
+        " (max(usage_us, 0) * rao_per_hour + 3599999999) / 3600000000)) FROM invocations"
+        " WHERE free = 0 AND outcome IN ('ok', 'client_gone', 'chute_error_paid')"
+        " GROUP BY hour, launch_id, user_id"
+    )

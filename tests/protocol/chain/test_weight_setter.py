@@ -11,7 +11,7 @@ from chutes_core.chain.extrinsics import submit
 from chutes_core.chain.registration import register
 from chutes_core.devnet.launch import DevnetProcess
 from chutes_core.validator.scoring.evidence import recompute
-from chutes_core.validator.scoring.score import DAY_US, GpuSpan, PaidCall, Work
+from chutes_core.validator.scoring.score import DAY_US, GpuSpan, PaidWork, Work
 from chutes_core.validator.scoring.weights import Alarm, Submitted, Waiting, WeightSetter
 from chutes_core.validator.store.database import Store
 
@@ -50,7 +50,7 @@ class Source:
         """Return one span and one call."""
         miner = (self.neuron.hotkey, self.neuron.registered_at_block, self.neuron.coldkey)
         span = GpuSpan("l", *miner, "h100_sxm", 1, now_us - DAY_US, now_us)
-        call = PaidCall("l", "user", "payer", DAY_US, 10**12)
+        call = PaidWork("l", "user", "payer", DAY_US, 10**12)
         return Work(now_us, block, block_ms, 100_000_000, (span,), (call,))
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from chutes_core.base.errors import Invalid
 from chutes_core.validator.scoring.evidence import build_evidence, recompute
-from chutes_core.validator.scoring.score import DAY_US, GpuSpan, PaidCall, Work, score
+from chutes_core.validator.scoring.score import DAY_US, GpuSpan, PaidWork, Work, score
 
 SPANS = tuple(
     GpuSpan(f"l{n}", f"hot{n}", n, f"cold{n}", "h100", 2, 99 * DAY_US, 100 * DAY_US)
     for n in range(3)
 )
-CALLS = tuple(PaidCall(f"l{n}", "üser", "payer", DAY_US // 9, 10**9) for n in range(3))
+CALLS = tuple(PaidWork(f"l{n}", "üser", "payer", DAY_US // 9, 10**9) for n in range(3))
 
 
 def record(spans=SPANS, calls=CALLS):

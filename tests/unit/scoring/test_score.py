@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chutes_core.base.errors import Invalid
-from chutes_core.validator.scoring.score import DAY_US, WINDOW_US, GpuSpan, PaidCall, Work, score
+from chutes_core.validator.scoring.score import DAY_US, WINDOW_US, GpuSpan, PaidWork, Work, score
 
 HOUR_US = 3_600_000_000
 NOW_US = 100 * DAY_US
@@ -23,7 +23,7 @@ def span(hours=10, **changes):
 
 def call(hours=1, charge_rao=10**12, **changes):
     """Return a call by a stranger who paid more than enough."""
-    made = PaidCall("l1", "user", "payer", int(hours * HOUR_US), charge_rao)
+    made = PaidWork("l1", "user", "payer", int(hours * HOUR_US), charge_rao)
     return replace(made, **changes)
 
 

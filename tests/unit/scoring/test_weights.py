@@ -9,7 +9,7 @@ from chutes_core.chain.extrinsics import Receipt
 from chutes_core.chain.metagraph import Metagraph, Neuron
 from chutes_core.chain.subnet import Subnet
 from chutes_core.validator.scoring.evidence import recompute
-from chutes_core.validator.scoring.score import DAY_US, GpuSpan, PaidCall, Work
+from chutes_core.validator.scoring.score import DAY_US, GpuSpan, PaidWork, Work
 from chutes_core.validator.scoring.weights import (
     Alarm,
     Skipped,
@@ -129,7 +129,7 @@ class Source:
     def work(self, now_us, block, block_ms):
         """Return a day of paid work."""
         span = GpuSpan("l", "miner", 7, "c2", self.gpu_class, 1, now_us - DAY_US, now_us)
-        call = PaidCall("l", "user", "payer", DAY_US, 10**12)
+        call = PaidWork("l", "user", "payer", DAY_US, 10**12)
         return Work(now_us, block, block_ms, 100_000_000, (span,), (call,))
 
 

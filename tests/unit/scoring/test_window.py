@@ -2,9 +2,8 @@
 
 from dataclasses import replace
 
-from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.domain.launches import Launch
-from chutes_core.validator.domain.spans import ActiveSpan
+from chutes_core.validator.domain.spans import ActiveSpan, PaidSum
 from chutes_core.validator.scoring.score import WINDOW_US
 from chutes_core.validator.scoring.window import work_of
 
@@ -27,33 +26,14 @@ LAUNCH = Launch(
     requested_at_s=0,
     deadline_s=0,
 )
-CALL = Invocation(
-    worker="w",
-    sequence=1,
-    invocation_id="i",
-    user_id="user",
-    key_id="k",
-    chute_id="c",
-    launch_id="l1",
-    rate_id="r",
-    rao_per_hour=3_600_000_000,
-    hold_rao=500,
-    free=False,
-    started_at_us=NOW_US - 1,
-    usage_us=100,
-    bytes_in=0,
-    bytes_out=0,
-    attempts=1,
-    status=200,
-    outcome="ok",
-)
+PAID = PaidSum("l1", "user", 100, 500)
 
 
-def work(invocations=(CALL,), conflicted=()):
+def work(paid=(PAID,), conflicted=()):
     """Return the work of one launch."""
     return work_of(
         [ActiveSpan(LAUNCH, 5, 9)],
-        invocations,
+        paid,
         coldkey_of_user={"user": "payer"},
         conflicted=conflicted,
         now_us=NOW_US,
@@ -77,34 +57,8 @@ def test_one_conflicting_gpu_marks_the_launch():
     assert not work(conflicted=frozenset({("other", "g1")})).spans[0].conflicted
 
 
-def test_a_call_counts_with_what_the_ledger_charges():
-    """Same rate and rounding as billing, and never above the hold."""
-    assert work().calls[0].charge_rao == 100
-    assert work([replace(CALL, usage_us=10_000)]).calls[0].charge_rao == 500
-    assert work().calls[0].payer_coldkey == "payer"
-
-
-def test_calls_that_cost_nothing_are_left_out():
-    """Free, failed and old calls are not in the input."""
-    nothing = [
-        replace(CALL, free=True),
-        replace(CALL, outcome="failed"),
-        replace(CALL, outcome="chute_error"),
-        replace(CALL, started_at_us=NOW_US - WINDOW_US - 1),
-        replace(CALL, started_at_us=NOW_US),
-    ]
-    assert work(nothing).calls == ()
-
-
-def test_an_unknown_payer_has_no_coldkey():
-    """A user whose coldkey nobody knows owns no miner."""
-    assert work([replace(CALL, user_id="stranger")]).calls[0].payer_coldkey == ""
-
-
-def test_calls_of_one_payer_on_one_launch_are_summed():
-    """As many calls as there are come to one entry each payer and launch, rounded call by call."""
-    cheap = replace(CALL, usage_us=1, rao_per_hour=1)  # a part of a rao, rounded up to one
-    calls = [cheap] * 3 + [replace(CALL, user_id="other"), replace(cheap, launch_id="l2")]
-    sums = {(c.launch_id, c.payer_user_id): (c.usage_us, c.charge_rao) for c in work(calls).calls}
-    assert sums == {("l1", "user"): (3, 3), ("l1", "other"): (100, 100), ("l2", "user"): (1, 1)}
-    assert len(work(calls).calls) == 3
+def test_a_payer_is_named_with_its_coldkey():
+    """The sums stand as they are; a user whose coldkey nobody knows owns no miner."""
+    (known,) = work().paid
+    assert (known.usage_us, known.charge_rao, known.payer_coldkey) == (100, 500, "payer")
+    assert work([replace(PAID, user_id="stranger")]).paid[0].payer_coldkey == ""

@@ -88,20 +88,6 @@ def test_invocations_are_stored_once_by_worker_and_sequence(store):
     assert store.invocations.count_of_chute("c") == 3
 
 
-def test_invocations_are_read_page_by_page(store):
-    """In the order of time, each once, also those that began at one instant; others may write."""
-    made = [invocation(n, worker) for n in range(1, 6) for worker in ("v", "w")]
-    store.invocations.insert_many(made)
-    wanted = store.invocations.between(0, 10)
-    for page in (1, 2, 3, 10, 11):
-        assert tuple(store.invocations.each_between(0, 10, page=page)) == wanted
-    reading = store.invocations.each_between(0, 10, page=2)
-    first = next(reading)
-    store.invocations.insert_many([invocation(6)])
-    assert set(wanted) <= {first, *reading}
-    assert tuple(store.invocations.each_between(2, 2)) == ()
-
-
 def test_drained_sequences_are_kept_by_worker(store):
     """Each worker has its own mark, 0 before the first."""
     assert store.invocations.drained_of("w") == 0
