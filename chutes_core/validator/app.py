@@ -12,7 +12,8 @@ from chutes_core.validator.billing.receipts import Sealer
 from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.gateway import Gateway
-from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.gateway.workers.crew import Crew
+from chutes_core.validator.gateway.workers.journals import Journals
 from chutes_core.validator.health import Health
 from chutes_core.validator.launches.bell import Bell
 from chutes_core.validator.launches.inventories import Inventories
@@ -40,10 +41,10 @@ class Validator:
     ground: Ground
     store: Store
     health: Health
-    journal: Journal
+    journals: Journals
     network: Network
     watcher: TransferWatcher
-    gateway: Gateway
+    gateway: Gateway | Crew
     pictures: Pictures
     lifecycle: Lifecycle
     keeper: Keeper
@@ -72,7 +73,7 @@ def build(ground: Ground) -> Validator:
         ground=ground,
         store=shared.store,
         health=shared.health,
-        journal=traffic.journal,
+        journals=traffic.journals,
         network=shared.network,
         watcher=_watcher(ground),
         gateway=traffic.gateway,

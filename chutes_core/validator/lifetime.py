@@ -14,14 +14,15 @@ from pathlib import Path
 from loguru import logger
 
 from chutes_core.base.clock import SystemClock
-from chutes_core.base.errors import Forbidden, Unavailable
+from chutes_core.base.errors import Conflict, Forbidden, Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
 from chutes_core.validator.app import Validator, build
 from chutes_core.validator.domain.deposits import LOCK_S
+from chutes_core.validator.gateway.workers.crew import Crew
 from chutes_core.validator.loops import commit_url, start_loops
-from chutes_core.validator.server import bind, server
+from chutes_core.validator.server import OLD_WORKERS_S, bind, bind_shared, server
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.wiring.ground import Ground
 from chutes_core.wire.peers import SignedClient
@@ -43,7 +44,8 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
     chain = await asyncio.to_thread(ChainClient.connect, settings.chain_url, settings.netuid)
     try:
         _check_devnet_only(settings, chain)
-        sock = bind(settings.host, settings.port)
+        bound = bind if settings.gateway_workers == 1 else bind_shared
+        sock = await asyncio.to_thread(bound, settings.host, settings.port)
         try:
             url = settings.public_url or _url_of(sock.getsockname(), settings)
             async with SignedClient(keys.hotkey) as client:
@@ -63,7 +65,10 @@ async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) 
         await _begin(validator)
         task = asyncio.create_task(serving.serve(sockets=[sock]))
         start_loops(loops, validator)
-        _announce(validator)
+        if isinstance(serving, Crew):
+            await _first(task, stop, serving.ready)
+        if not (stop.is_set() or task.done()):
+            _announce(validator)
         await _first(task, stop)
     finally:
         await asyncio.to_thread(validator.images.close)
@@ -74,9 +79,24 @@ async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) 
         await _end(validator, loops)
 
 
+async def _adopt(validator: Validator) -> None:
+    """Take over the journals of workers of an earlier run, once those have ended."""
+    until = asyncio.get_running_loop().time() + OLD_WORKERS_S
+    while True:
+        try:
+            await asyncio.to_thread(validator.journals.adopt)
+        except Conflict:
+            if asyncio.get_running_loop().time() > until:
+                raise
+            await asyncio.sleep(0.1)
+        else:
+            return
+
+
 async def _begin(validator: Validator) -> None:
     await validator.network.refresh()
-    await asyncio.to_thread(validator.settlement.drain, validator.journal)
+    await _adopt(validator)
+    await asyncio.to_thread(validator.journals.settle, validator.settlement.drain)
     await asyncio.to_thread(validator.images.resume)
     kept = await validator.keeper.resume()
     await validator.pictures.refresh()
@@ -97,8 +117,8 @@ async def _end(validator: Validator, loops: Loops) -> None:
     await asyncio.to_thread(validator.ground.chain.close)
     await asyncio.to_thread(validator.watcher.close)
     await asyncio.get_running_loop().shutdown_default_executor()
-    validator.settlement.drain(validator.journal)
-    validator.journal.close()
+    validator.journals.settle(validator.settlement.drain)
+    validator.journals.close()
     validator.store.close()
     logger.info("validator stopped")
 
@@ -132,13 +152,14 @@ def _check_devnet_only(settings: ValidatorSettings, chain: ChainClient) -> None:
         )
 
 
-async def _first(task: "asyncio.Task[None]", stop: asyncio.Event) -> None:
-    """Wait until the server ends by itself or ``stop`` is set."""
-    stopping = asyncio.create_task(stop.wait())
+async def _first(task: "asyncio.Task[None]", *events: asyncio.Event) -> None:
+    """Wait until the server ends by itself or one of the events is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
     try:
-        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({task, *waiting}, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        stopping.cancel()
+        for each in waiting:
+            each.cancel()
     if task.done():
         task.result()
 

@@ -104,7 +104,7 @@ def _credit_new(parts: Validator) -> int:
 
 
 async def _settle(parts: Validator) -> None:
-    if await asyncio.to_thread(parts.settlement.drain, parts.journal):
+    if await asyncio.to_thread(parts.journals.settle, parts.settlement.drain):
         await parts.pictures.refresh()
 
 

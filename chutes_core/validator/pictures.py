@@ -17,9 +17,16 @@ _App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
 
 
 class Pictures:
-    """Builds and swaps snapshots; calls that come while one is built share the next."""
+    """Builds and swaps snapshots; calls that come while one is built share the next.
 
-    def __init__(self, build: Callable[[], Snapshot], swap: Callable[[Snapshot], None]) -> None:
+    ``swap`` may return what is to be awaited until the snapshot counts everywhere.
+    """
+
+    def __init__(
+        self,
+        build: Callable[[], Snapshot],
+        swap: Callable[[Snapshot], Awaitable[None] | None],
+    ) -> None:
         self._build = build
         self._swap = swap
         self._next: asyncio.Task[None] | None = None
@@ -34,7 +41,9 @@ class Pictures:
     async def _refresh(self) -> None:
         async with self._building:
             self._next = None  # who comes from now on needs a later one
-            self._swap(await asyncio.to_thread(self._build))
+            swapped = self._swap(await asyncio.to_thread(self._build))
+            if swapped is not None:
+                await swapped
 
 
 class FreshAfterWrites:

@@ -1,18 +1,40 @@
-"""The validator's listening socket and the server on it: the data plane, or the reference."""
+"""The validator's port and the server on it: the data plane, its workers, or the reference."""
 
 import socket
 import ssl
+import time
 
-from chutes_core.base.errors import Invalid, Unavailable
+from chutes_core.base.errors import Unavailable
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.plane.server import Plane
+from chutes_core.validator.gateway.workers.crew import Crew
+from chutes_core.validator.gateway.workers.setup import tls_context
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.wire.http_server import HttpLimits, Server, new_server
 
 GRACE_S = 20
+OLD_WORKERS_S = 5.0  # those of a validator that was killed end at once, and need a moment
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind_shared(host: str, port: int) -> socket.socket:
+    """Bind an address that workers will listen on; blocks for a moment while it is in use.
+
+    Raises:
+        Unavailable: ``port_taken``: another validator must not get half of the connections.
+    """
+    until_s = time.monotonic() + OLD_WORKERS_S
+    while port:
+        try:
+            bind(host, port).close()
+            break
+        except Unavailable:
+            if time.monotonic() > until_s:
+                raise
+            time.sleep(0.1)
+    return bind(host, port, shared=True)
+
+
+def bind(host: str, port: int, *, shared: bool = False) -> socket.socket:
     """Bind a listening address; port 0 takes a free one.
 
     Raises:
@@ -21,6 +43,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if shared:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     try:
         sock.bind((host, port))
     except OSError as error:
@@ -31,37 +55,40 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
-def server(gateway: Gateway, settings: ValidatorSettings) -> Server | Plane:
+def server(gateway: Gateway | Crew, settings: ValidatorSettings) -> Server | Plane | Crew:
     """Return a server for the gateway.
-
-    Behind a proxy every connection comes from the proxy: it bounds its callers itself, and its
-    word on their addresses counts. Elsewhere no caller may name an address.
 
     Raises:
         Invalid: ``bad_tls``, the certificate or its key cannot be used.
     """
-    behind = settings.behind_proxy
-    limits = HttpLimits(
-        max_connections=settings.max_connections,
-        max_per_address=None if behind else settings.max_connections_per_address,
-    )
-    proxies = settings.proxy_addresses if behind else None
+    tls = _tls(settings)
+    if isinstance(gateway, Crew):
+        return gateway
+    limits, proxies = http_limits(settings), proxies_of(settings)
     if settings.data_plane == "reference":
         return new_server(gateway.front, limits, grace_s=GRACE_S, proxies=proxies)
-    return gateway.plane(limits, grace_s=GRACE_S, proxies=proxies, tls=_tls(settings))
+    return gateway.plane(limits, grace_s=GRACE_S, proxies=proxies, tls=tls)
+
+
+def http_limits(settings: ValidatorSettings) -> HttpLimits:
+    """Return the bounds of what precedes a request.
+
+    Behind a proxy every connection comes from the proxy: it bounds its callers itself, and its
+    word on their addresses counts. Elsewhere no caller may name an address.
+    """
+    return HttpLimits(
+        max_connections=settings.max_connections,
+        max_per_address=None if settings.behind_proxy else settings.max_connections_per_address,
+    )
+
+
+def proxies_of(settings: ValidatorSettings) -> str | None:
+    """Return whose word on a caller's address counts; None where nobody's does."""
+    return settings.proxy_addresses if settings.behind_proxy else None
 
 
 def _tls(settings: ValidatorSettings) -> ssl.SSLContext | None:
-    if settings.tls_certificate is None or settings.tls_key is None:
+    certificate, key = settings.tls_certificate, settings.tls_key
+    if certificate is None or key is None:
         return None
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    try:
-        context.load_cert_chain(settings.tls_certificate, settings.tls_key)
-    except OSError as error:  # ssl.SSLError is one
-        raise Invalid(
-            "bad_tls",
-            f"{settings.tls_certificate} and {settings.tls_key} make no TLS server: {error}",
-            hint="a PEM chain, the server's certificate first, and its PEM key without password",
-        ) from error
-    return context
+    return tls_context(str(certificate), str(key))

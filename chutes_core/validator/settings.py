@@ -40,6 +40,9 @@ class ValidatorSettings(RoleSettings):
     data_plane: Literal["plane", "reference"] = Field(
         default="plane", description="who serves the port; reference: the same on uvicorn, slower"
     )
+    gateway_workers: int = Field(
+        default=1, ge=1, le=64, description="processes on the port; 1: within the main process"
+    )
     tls_certificate: Path | None = Field(default=None, description="PEM chain; TLS ends here")
     tls_key: Path | None = Field(default=None, description="PEM key of tls_certificate")
     behind_proxy: bool = Field(default=False, description="TLS ends in front of this process")
@@ -169,7 +172,7 @@ class ValidatorSettings(RoleSettings):
         """Refuse to serve plain HTTP to the world, and half of a TLS configuration.
 
         Raises:
-            Invalid: ``insecure_bind`` or ``bad_tls``.
+            Invalid: ``insecure_bind``, ``bad_tls`` or ``bad_workers``.
         """
         if (self.tls_certificate is None) != (self.tls_key is None):
             raise Invalid(
@@ -182,6 +185,12 @@ class ValidatorSettings(RoleSettings):
                 "bad_tls",
                 "the reference server speaks no TLS",
                 hint="set data_plane=plane, or end TLS in front of this process",
+            )
+        if self.gateway_workers > 1 and self.data_plane == "reference":
+            raise Invalid(
+                "bad_workers",
+                "the reference server runs in the main process alone",
+                hint="set data_plane=plane, or gateway_workers=1",
             )
         loopback = self.host == "localhost" or _is_loopback(self.host)
         if not loopback and not self.behind_proxy and self.tls_certificate is None:

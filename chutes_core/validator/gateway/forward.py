@@ -117,7 +117,7 @@ class Forwarder:
         until = loop.time() + self._limits.cold_wait_s
         waited = False
         while True:
-            found = self._router.choose(call.chute_id, call.tried)
+            found = await self._router.obtain(call.chute_id, call.tried)
             if isinstance(found, Route):
                 return found
             if call.last_error is not None:

@@ -189,7 +189,7 @@ class Front:
         snapshot = self._snapshot()
         key = self._authenticate(snapshot, request)
         per_minute = key.calls_per_minute
-        reply.standing = self._buckets.take(key.key_id, calls_per_minute=per_minute)
+        reply.standing = await self._buckets.obtain(key.key_id, calls_per_minute=per_minute)
         if target.form == "models":
             await reply.json(200, _model_list(callable_models(snapshot, key)))
             return
@@ -239,7 +239,7 @@ class Front:
             snapshot = self._snapshot()
             key = authenticate(snapshot, request.headers, now_s=self._clock.now_s())
         admitted = admit(snapshot, key, target, method=request.method, model=model)
-        hold = self._holds.open(admitted.payer, admitted.chute.rate, admitted.key)
+        hold = await self._holds.obtain(admitted.payer, admitted.chute.rate, admitted.key)
         try:
             if body is None:
                 body = await self._body(request, receive, room)

@@ -7,6 +7,7 @@ blocks that loop but the journal's single write.
 
 import random
 import ssl
+from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock, SystemClock
 from chutes_core.base.failures import FailedTries
@@ -17,6 +18,7 @@ from chutes_core.validator.gateway.buckets import Buckets
 from chutes_core.validator.gateway.demand import Demand
 from chutes_core.validator.gateway.forward import Forwarder
 from chutes_core.validator.gateway.front import Front
+from chutes_core.validator.gateway.grace import Grace
 from chutes_core.validator.gateway.holds import Holds, Spending
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
@@ -33,6 +35,16 @@ from chutes_core.wire.http_server import HttpLimits
 _REPLAY_BATCH = 10_000
 
 
+@dataclass(frozen=True)
+class Shared:
+    """What a worker counts together with others (workers/), and how many there are."""
+
+    holds: Holds
+    buckets: Buckets
+    router: Router
+    workers: int
+
+
 class Gateway:
     """The validator's public port.
 
@@ -43,6 +55,7 @@ class Gateway:
         domain: `{slug}.{domain}` hosts are invocations; None without a wildcard name.
         failures: shared with the other doors of the process.
         clock, rng: a test's to replace.
+        shared: what a worker has in common with others; None where the gateway is alone.
 
     Attributes:
         front: the ASGI application to give to the server.
@@ -59,16 +72,17 @@ class Gateway:
         failures: FailedTries | None = None,
         clock: Clock | None = None,
         rng: random.Random | None = None,
+        shared: Shared | None = None,
     ) -> None:
         limits = limits or GatewayLimits()
         clock = clock or SystemClock()
         self.demand = Demand(clock)
         self._journal = journal
         self._snapshot = Snapshot()
-        self._holds = Holds()
+        self._holds = shared.holds if shared else Holds()
         self._bodies = Bodies(limits)
         self._queue = ColdQueue(per_chute=limits.max_waiting_per_chute, in_all=limits.max_waiting)
-        self._router = Router(clock=clock, rng=rng or random.Random())
+        self._router = shared.router if shared else Router(clock=clock, rng=rng or random.Random())
         self._pool = Pool(
             clock=clock,
             connect_timeout_s=limits.connect_timeout_s,
@@ -76,7 +90,8 @@ class Gateway:
             idle_s=limits.idle_connection_s,
             opening=open_link,
         )
-        self._metering = Metering(journal=journal, clock=clock)
+        grace = Grace(clock, shares=shared.workers if shared else 1)
+        self._metering = Metering(journal=journal, clock=clock, grace=grace)
         forwarder = Forwarder(
             router=self._router,
             pool=self._pool,
@@ -86,7 +101,11 @@ class Gateway:
             limits=limits,
             clock=clock,
         )
-        buckets = Buckets(per_s=limits.key_calls_per_s, burst=limits.key_burst, clock=clock)
+        buckets = (
+            shared.buckets
+            if shared
+            else Buckets(per_s=limits.key_calls_per_s, burst=limits.key_burst, clock=clock)
+        )
         self.front = Front(
             control=control,
             snapshot=lambda: self._snapshot,

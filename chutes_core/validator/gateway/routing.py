@@ -37,10 +37,11 @@ class Route:
         self.latency_us: float | None = None
         self.errors = 0.0
         self.breaker = Breaker()
+        self.slots: int | None = None  # of a worker that shares the instance with others
 
     def has_slot(self) -> bool:
         """Tell whether one more call fits."""
-        return self.in_flight < self.view.concurrency
+        return self.in_flight < (self.view.concurrency if self.slots is None else self.slots)
 
     def succeeded(self, first_byte_us: int) -> None:
         """Note an answer and how long its first byte took."""
@@ -98,6 +99,10 @@ class Router:
         if not free:
             return NoSlot.FULL
         return self._better(free)
+
+    async def obtain(self, chute_id: str, excluded: Collection[str] = ()) -> Route | NoSlot:
+        """Choose, as `choose` does; a worker asks for more slots before it says FULL."""
+        return self.choose(chute_id, excluded)
 
     @contextmanager
     def using(self, route: Route) -> Iterator[None]:

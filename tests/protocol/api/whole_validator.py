@@ -188,7 +188,7 @@ def served(folder) -> Iterator[SimpleNamespace]:
         thread.join(60)
         validator.attestor.close()
         validator.watcher.close()
-        validator.journal.close()
+        validator.journals.close()
         validator.store.close()
 
 

@@ -87,6 +87,7 @@ class Instance:
         self.ticket = secrets.token_bytes(32)
         self.calls: list[Incoming] = []
         self.connections = 0
+        self.preambles: list[Preamble] = []
         self.refuses_at_once = False  # answers a CALL without reading its body
         self._tasks: set[asyncio.Task[None]] = set()
         self._open: set[asyncio.StreamWriter] = set()
@@ -140,6 +141,7 @@ class Instance:
         self.connections += 1
         try:
             preamble: Preamble = await read_preamble(reader, 5)
+            self.preambles.append(preamble)
             assert preamble.generation == PROVEN
             connection = accept(reader, writer, preamble, root=self.root)
             while True:

@@ -1,0 +1,98 @@
+"""A worker's questions to the main process, and the answers as they come.
+
+Path: a purse or a bucket is short -> ASK or TAKE -> main process -> GRANT or TOKENS. Invariant:
+what is granted is credited when it arrives, before whoever waits for it goes on.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from itertools import count
+from typing import Any, Protocol
+
+from chutes_core.base.errors import Unavailable
+from chutes_core.validator.gateway.workers.channel import Kind
+
+QUIET = 0  # of a question that nobody waits for
+ANSWER_S = 10.0
+
+
+class Says(Protocol):
+    """The part of a channel that asking needs."""
+
+    def send(self, kind: Kind, head: object) -> None:
+        """Send a frame."""
+        ...
+
+
+class Asking:
+    """Questions that wait for their answers, by number."""
+
+    def __init__(self, says: Says) -> None:
+        self._says = says
+        self._numbers = count(1)
+        self._waiting: dict[int, asyncio.Future[Mapping[str, Any]]] = {}
+        self._granted: dict[int, Callable[[str], None]] = {}
+
+    async def ask(
+        self, purses: Sequence[str], need: int, granted: Callable[[str], None]
+    ) -> Mapping[str, Any]:
+        """Ask for ``need`` of the first of these purses that has it.
+
+        Args:
+            purses: in order of preference.
+            need: how much more.
+            granted: called with a purse in the moment in which more of it comes, if that is still
+                waited for; until `ask` returns nothing may be given up that its caller needs.
+
+        Returns:
+            ``amount`` 0 where none has it, and ``free``, what the first still has.
+
+        Raises:
+            Unavailable: ``gateway_busy``, no answer came.
+        """
+        return await self._wait(Kind.ASK, {"purses": list(purses), "need": need}, granted)
+
+    def ask_soon(self, purse: str, need: int) -> None:
+        """Ask for more of a purse without waiting; nobody is recalled for it."""
+        self._says.send(Kind.ASK, {"id": QUIET, "purses": [purse], "need": need})
+
+    async def take(self, key: str, calls_per_minute: int | None) -> Mapping[str, Any]:
+        """Ask for calls of a key.
+
+        Raises:
+            Unavailable: ``gateway_busy``, no answer came.
+        """
+        return await self._wait(Kind.TAKE, {"key": key, "calls_per_minute": calls_per_minute})
+
+    def take_soon(self, key: str, calls_per_minute: int | None) -> None:
+        """Ask for calls of a key without waiting."""
+        head = {"id": QUIET, "key": key, "calls_per_minute": calls_per_minute}
+        self._says.send(Kind.TAKE, head)
+
+    def answered(self, head: Mapping[str, Any]) -> None:
+        """Pass an answer on, after it was credited."""
+        waiting = self._waiting.get(head["id"])
+        if waiting is not None and not waiting.done():
+            if head.get("amount"):
+                self._granted[head["id"]](head["purse"])
+            waiting.set_result(head)
+
+    async def _wait(
+        self, kind: Kind, head: dict[str, object], granted: Callable[[str], None] | None = None
+    ) -> Mapping[str, Any]:
+        number = next(self._numbers)
+        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        if granted is not None:
+            self._granted[number] = granted
+        try:
+            self._says.send(kind, head | {"id": number})
+            return await asyncio.wait_for(waiting, ANSWER_S)
+        except asyncio.TimeoutError as error:
+            raise Unavailable(
+                "gateway_busy",
+                "the gateway's main process gave no answer in time",
+                hint="nothing was charged; try again in a moment",
+            ) from error
+        finally:
+            del self._waiting[number]
+            self._granted.pop(number, None)
