@@ -1,7 +1,8 @@
 """A job that uploads a file: it fits a line through points, and leaves the model and a log.
 
 A job runs to its end, with a time limit of its own; what lies in its output folder afterwards is
-kept. Run it here: chutes run fit_job:chute --dev --dev-job-method fit
+kept. Run it here: chutes run fit_job:chute --dev --dev-job-method fit. Run it on the network, once
+it is deployed: chutes jobs run fit fit --output-dir out
 """
 
 import json

@@ -50,6 +50,7 @@ HINTS: dict[str, str] = {
     "image_not_built": "chutes build --wait ends when it is built, and shows the log",
     "instance_failed": "nothing was charged; try again",
     "miner_gone": "the instance will be replaced; " + _TRY_AGAIN,
+    "no_space": "nothing was charged; tell the validator's operator, and " + _TRY_AGAIN,
     "key_budget_spent": "make a key with a larger budget: chutes keys create",
     "key_expired": "make a new key: chutes keys create",
     "key_reused": "choose a new idempotency key for another transfer",

@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "init": ("init:init", "Write a working chute to begin with."),
     "inspect": ("inspect:inspect", "Show what a chute file amounts to, without a server."),
     "invoke": ("invoke:invoke", "Call a cord of a deployed chute."),
+    "jobs": ("jobs:jobs", "Run a chute's jobs, watch them, fetch what they leave."),
     "keys": ("keys:keys", "Create, list and delete API keys."),
     "login": ("login:login", "Write the configuration of an account that you have."),
     "logs": ("status:logs", "Print what an instance prints, or an image's build log."),

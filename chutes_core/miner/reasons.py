@@ -23,6 +23,7 @@ NO_FAULT = frozenset(
     {
         "attested",
         "scaled_down",
+        "job_ended",
         "superseded",
         "chute_deleted",
         "validator_restarted",
@@ -38,7 +39,15 @@ NO_FAULT = frozenset(
 
 # Ends at which a validator has told the instance to finish its calls and to exit by itself.
 LEFT_IN_PEACE = frozenset(
-    {"scaled_down", "superseded", "chute_deleted", "not_developer", LEASE_LAPSED, MINER_ENDED}
+    {
+        "scaled_down",
+        "job_ended",
+        "superseded",
+        "chute_deleted",
+        "not_developer",
+        LEASE_LAPSED,
+        MINER_ENDED,
+    }
 )
 
 

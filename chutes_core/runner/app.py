@@ -21,6 +21,7 @@ from chutes_core.base.errors import Unavailable
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor
 from chutes_core.runner.identity import Identity
+from chutes_core.runner.jobs import JobDesk
 from chutes_core.runner.lifecycle import Ending, ExitCode, Lease, Lifecycle
 from chutes_core.runner.loader import ChuteHost
 from chutes_core.runner.proof import ProofGate
@@ -73,7 +74,8 @@ async def _session(
     identity = Identity(settings.launch_id, settings.validator_public_key)
     executor = Executor(chute_loop, clock)
     host = ChuteHost(chute_loop, executor, clock)
-    instance = Instance(identity, ProofGate(settings, identity), host, executor, lifecycle)
+    jobs = JobDesk(chute_loop, host.jobs, clock)
+    instance = Instance(identity, ProofGate(settings, identity), host, executor, lifecycle, jobs)
     listener = Listener(instance, settings.max_connections)
     try:
         port = await listener.listen(settings.host, settings.port)
@@ -92,6 +94,7 @@ async def _wind_down(
 ) -> None:
     _LOG.warning("ending with status %d: %s", ending.code, ending.reason)
     await instance.gate.close()
+    await instance.jobs.close()
     await instance.executor.drain(ending.grace_s)
     try:
         await instance.host.shutdown(min(settings.shutdown_hooks_s, ending.hooks_s))

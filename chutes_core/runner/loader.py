@@ -21,6 +21,7 @@ from chutes_core.base.errors import Conflict, Invalid, Unavailable
 from chutes_core.runner.asgi import Receive, Scope, Send
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor, Service
+from chutes_core.runner.jobs import Job
 from chutes_core.wire.launch import CordRoute, Started, StartOrder
 
 MAX_TRACE = 4000
@@ -56,6 +57,11 @@ class LoadedChute(Protocol):
     @property
     def cords(self) -> Iterable[Cord]:
         """Its cords."""
+        ...
+
+    @property
+    def jobs(self) -> Iterable[Job]:
+        """Its jobs."""
         ...
 
     async def startup(self) -> None:
@@ -129,6 +135,16 @@ class ChuteHost:
         elif not _same(self._order, order):
             raise Conflict("already_started", "this instance runs another order")
         return await asyncio.shield(self._starting)  # a caller that leaves does not stop it
+
+    def jobs(self) -> Iterable[Job]:
+        """Return the jobs of the started chute.
+
+        Raises:
+            Unavailable: ``not_started``.
+        """
+        if self._chute is None:
+            raise Unavailable("not_started", "this instance has no chute yet")
+        return self._chute.jobs
 
     async def shutdown(self, limit_s: float) -> None:
         """Run the shutdown hooks of a started chute, for at most ``limit_s``.

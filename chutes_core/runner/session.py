@@ -12,15 +12,24 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from chutes_core.base.errors import ChutesError, Conflict, ProtocolError, Unavailable
+from chutes_core.base.errors import (
+    ChutesError,
+    Conflict,
+    Invalid,
+    NotFound,
+    ProtocolError,
+    Unavailable,
+)
 from chutes_core.runner.executor import Executor
 from chutes_core.runner.identity import Identity
+from chutes_core.runner.jobs import JobDesk
 from chutes_core.runner.lifecycle import Ending, ExitCode, Lifecycle
 from chutes_core.runner.link import Link
 from chutes_core.runner.loader import ChuteHost
 from chutes_core.runner.orders import parse
 from chutes_core.runner.proof import ProofAttempt, ProofGate
 from chutes_core.wire.frames import Frame, FrameKind, pack_leg, unpack_leg
+from chutes_core.wire.job import JobFileQuery, JobOrder, JobQuery
 from chutes_core.wire.launch import Renewal, StartOrder, StopOrder
 
 # errors that show a peer without our keys, or none at all: there is nobody to answer
@@ -36,6 +45,7 @@ class Instance:
     host: ChuteHost
     executor: Executor
     lifecycle: Lifecycle
+    jobs: JobDesk
 
 
 class ProofSession:
@@ -159,7 +169,24 @@ class ServingSession:
             reason = f"the validator stopped it: {order.reason}"
             self._instance.lifecycle.end(Ending(ExitCode.STOPPED, reason, order.grace_s))
         else:
-            raise _unexpected(frame)
+            await self._job(frame)
+
+    async def _job(self, frame: Frame) -> None:
+        """Answer what concerns the instance's job."""
+        jobs, link = self._instance.jobs, self._link
+        try:
+            if frame.kind is FrameKind.JOB:
+                jobs.start(parse(JobOrder, frame))
+                await link.send((FrameKind.OK, b""))
+            elif frame.kind is FrameKind.JOB_ASK:
+                report = jobs.report(parse(JobQuery, frame).job_id)
+                await link.send_message(FrameKind.JOB_TOLD, report)
+            elif frame.kind is FrameKind.JOB_FILE:
+                await jobs.send_file(link, parse(JobFileQuery, frame))
+            else:
+                raise _unexpected(frame)
+        except (NotFound, Conflict, Invalid) as refusal:
+            await link.send_error(refusal)
 
     async def _start(self, order: StartOrder) -> None:
         try:

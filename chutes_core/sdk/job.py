@@ -2,8 +2,8 @@
 
 A job gets ``output_dir``, an empty folder; what it leaves there is its upload. Invariant: declared
 jobs travel with the chute (shared/PUBLIC_API, POST /chutes/), and a job ends in one of four ways
-(`JobResult.status`), at the latest with its time limit. Running one on the network is not served
-yet, and says so by a typed error instead of doing nothing; `run` runs it here.
+(`JobResult.status`), at the latest with its time limit. On the network a job is run by `chutes jobs
+run` (docs/chutes.md); `run` runs it here.
 
 Names and bounds follow the public SDK 0.6.x.
 """
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn
 import anyio.to_thread
 from pydantic import BaseModel, ConfigDict, Field
 
-from chutes_core.base.errors import Conflict, Invalid, Unavailable
+from chutes_core.base.errors import Conflict, Invalid
 
 if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
@@ -103,11 +103,12 @@ class Job:
         return self.callable.__name__
 
     def __call__(self, *_args: Any, **_kwargs: Any) -> NoReturn:
-        """Say that the network does not run jobs yet."""
-        raise Unavailable(
-            "jobs_not_served",
-            f"job {self.name!r} is declared, but this network does not run jobs yet",
-            hint="run it here (`chutes run --dev --dev-job-method`), or put the work into a cord",
+        """Say how a job is run: it is no function that answers its caller."""
+        raise Invalid(
+            "job_called",
+            f"job {self.name!r} is no function to be called",
+            hint=f"on the network: chutes jobs run {self._chute.name} {self.name}; "
+            f"here: chutes run --dev --dev-job-method {self.name}",
         )
 
     async def run(self, output_dir: Path, **job_data: Any) -> JobResult:
@@ -117,14 +118,21 @@ class Job:
             output_dir: an empty folder, which the function gets as ``output_dir`` (a str).
             job_data: the rest of its arguments.
         """
-        running = asyncio.ensure_future(self._call(output_dir=str(output_dir), **job_data))
+        return await self.run_within(output_dir, self.timeout, job_data)
+
+    async def run_within(
+        self, output_dir: Path, limit_s: float | None, job_data: Mapping[str, Any]
+    ) -> JobResult:
+        """Run the job with a time limit of the caller's; else like `run`."""
+        given = {**job_data, "output_dir": str(output_dir)}
+        running = asyncio.ensure_future(self._call(given))
         try:
-            ended, _ = await asyncio.wait({running}, timeout=self.timeout)
+            ended, _ = await asyncio.wait({running}, timeout=limit_s)
         finally:
             running.cancel()
             await asyncio.wait({running}, timeout=GRACE_S)
         if not ended:
-            return JobResult("timeout", detail=f"stopped after {self.timeout} s")
+            return JobResult("timeout", detail=f"stopped after {limit_s} s")
         if running.cancelled():
             return JobResult("cancelled", detail="the job cancelled itself")
         if (error := running.exception()) is not None:
@@ -145,7 +153,7 @@ class Job:
     def __repr__(self) -> str:
         return f"Job({self.name})"
 
-    async def _call(self, **arguments: Any) -> Any:
+    async def _call(self, arguments: dict[str, Any]) -> Any:
         accepted = _accepted(self.callable, arguments)
         if inspect.iscoroutinefunction(self.callable):
             return await self.callable(self._chute, **accepted)

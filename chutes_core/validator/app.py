@@ -28,6 +28,7 @@ from chutes_core.validator.scoring.weights import WeightSetter
 from chutes_core.validator.store.database import Store
 from chutes_core.validator.wiring.control import build_control_plane
 from chutes_core.validator.wiring.ground import Ground, Shared, build_shared
+from chutes_core.validator.wiring.jobs import JobParts, build_jobs
 from chutes_core.validator.wiring.launching import build_launching
 from chutes_core.validator.wiring.services import build_services
 from chutes_core.validator.wiring.traffic import build_traffic
@@ -54,6 +55,7 @@ class Validator:
     rounds: Rounds
     inventories: Inventories
     images: Images
+    jobs: JobParts
     treasury: Treasury
     settlement: Settlement
     weights: WeightSetter
@@ -64,7 +66,8 @@ def build(ground: Ground) -> Validator:
     shared = build_shared(ground)
     traffic = build_traffic(shared)
     launching = build_launching(shared, traffic)
-    services = build_services(shared, traffic)
+    jobs = build_jobs(shared, traffic, launching)
+    services = build_services(shared, traffic, jobs.jobs)
     treasury = build_treasury(shared, traffic)
     traffic.control.serve = build_control_plane(
         shared, traffic.pictures, launching, services, treasury
@@ -86,6 +89,7 @@ def build(ground: Ground) -> Validator:
         rounds=launching.rounds,
         inventories=launching.inventories,
         images=services.images,
+        jobs=jobs,
         treasury=treasury,
         settlement=Settlement(shared.store, sealer=_sealer(ground)),
         weights=_weights(shared),

@@ -17,6 +17,7 @@ from chutes_core.base.errors import ChutesError, Conflict, NotFound
 _STORE = "validator.sqlite"
 _FOLDERS = ("journal", "blobs")
 _FILES = ("vault.key", "registry-token.key", "registry-token.crt", "builder.id")
+_LOOSE = "job-files"  # never changed, only added and deleted: copied while writers go on
 _NOT_COPIED = shutil.ignore_patterns("reserve", "*.lock")
 
 
@@ -44,6 +45,8 @@ def save(data_dir: Path, target: Path) -> None:
             copy.close()
     finally:
         reader.close()
+    if (data_dir / _LOOSE).exists():
+        _copy(data_dir / _LOOSE, draft / _LOOSE)
     _copy_files(data_dir, draft)
     draft.replace(target)
 
@@ -61,7 +64,7 @@ def restore(source: Path, data_dir: Path) -> None:
             "store_exists", f"{data_dir} has a store", hint="stop the validator, move it away"
         )
     data_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
-    for name in _FOLDERS:
+    for name in (*_FOLDERS, _LOOSE):
         if (source / name).exists():
             shutil.copytree(source / name, data_dir / name, dirs_exist_ok=True)
     _copy_files(source, data_dir)

@@ -98,6 +98,7 @@ async def _begin(validator: Validator) -> None:
     await _adopt(validator)
     await asyncio.to_thread(validator.journals.settle, validator.settlement.drain)
     await asyncio.to_thread(validator.images.resume)
+    await asyncio.to_thread(validator.jobs.endings.resume)
     kept = await validator.keeper.resume()
     await validator.pictures.refresh()
     ground = validator.ground
@@ -110,6 +111,7 @@ async def _begin(validator: Validator) -> None:
 
 async def _end(validator: Validator, loops: Loops) -> None:
     await loops.close()
+    await validator.jobs.conductor.close()
     await validator.lifecycle.close()
     validator.attestor.close()
     await validator.gateway.close()

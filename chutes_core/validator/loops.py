@@ -45,6 +45,7 @@ def start_loops(loops: Loops, parts: Validator) -> None:
     loops.every(settings.renew_seconds, "renewals", parts.keeper.renew)
     loops.every(TICK_S, "launches", parts.keeper.sweep)
     loops.every(SPACING_S, "bell", parts.bell.look)
+    loops.every(TICK_S, "jobs", parts.jobs.conductor.run_once)
     loops.every(LIGHT_TICK_S, "lights", parts.lights.run_once)
     loops.every(poll_s, "rounds", lambda: _round(parts))
     loops.every(TICK_S, "settlement", lambda: _settle(parts))
@@ -125,6 +126,7 @@ def _weights(parts: Validator) -> Callable[[], object]:
 def _prune(parts: Validator) -> Callable[[], object]:
     def prune() -> None:
         parts.store.nonces.prune(parts.ground.clock.now_s())
+        parts.jobs.endings.prune(parts.ground.settings.job_kept_s)
         parts.store.leases.prune(max(0, parts.network.block - LEASES_KEPT_BLOCKS))
 
     return prune

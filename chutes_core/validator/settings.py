@@ -109,6 +109,15 @@ class ValidatorSettings(RoleSettings):
     tao_usd: str = Field(default="400", description="price of one TAO in US dollars")
     deploy_fee: bool = Field(default=False, description="a new chute costs three hours of a GPU")
     max_call_s: int = Field(default=600, ge=1, le=7200)
+    job_wait_s: int = Field(
+        default=3600, ge=1, description="a job's run waits so long for an instance"
+    )
+    job_files_max_bytes: int = Field(
+        default=1024**3, ge=1024, description="what the files of one run may have"
+    )
+    job_kept_s: int = Field(
+        default=7 * 24 * 3600, ge=60, description="an ended run and its files are kept so long"
+    )
     cold_wait_s: int = Field(default=60, ge=0, le=600)
     poll_seconds: float = Field(default=6.0, gt=0)
     renew_seconds: float = Field(default=60.0, gt=0)

@@ -47,6 +47,10 @@ class FrameKind(IntEnum):
     BODY = 34
     END = 35
     TOGETHER = 36
+    JOB = 40
+    JOB_ASK = 41
+    JOB_TOLD = 42
+    JOB_FILE = 43
     ERROR = 63
 
 

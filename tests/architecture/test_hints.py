@@ -42,6 +42,7 @@ WITHOUT = {
     "gpu_busy": "the hint is the lessee, which the caller knows",
     "image_moved": "two writers of one record; the loser reads anew",
     "intent_under_way": "the outbox waits",
+    "job_moved": "two writers of one record; the loser reads anew",
     "journal_damaged": "the operator restores a backup",
     "launch_moved": "two writers of one record; the loser reads anew",
     "no_intent": "the weight setter's own check",

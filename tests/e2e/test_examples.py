@@ -74,6 +74,29 @@ def test_a_web_server_is_reached_in_a_network(network):
     user.chutes("chutes", "delete", "webserver", "--yes")
 
 
+@pytest.mark.timeout(300)
+def test_a_job_runs_in_a_network_and_its_files_are_fetched(network, tmp_path):
+    """On an instance of its own, proven like any; paid by the second, and its files are whole."""
+    user = rich_user(network.net, network.url(2), "fitter")
+    user.deploy_as_own("fit_job")
+    before_rao = user.balance_rao()
+    done = user.chutes(
+        *("jobs", "run", "fit", "fit", "--arg", "steps=300", "--timeout", "60"),
+        *("--output-dir", str(tmp_path / "out")),
+    )
+    assert (done["state"], done["reason"], done["job"]) == ("complete", "", "fit")
+    model = json.loads((tmp_path / "out" / "model.json").read_text())
+    assert model == done["result"]
+    assert model["slope"] == pytest.approx(1.97, abs=0.1)
+    assert (tmp_path / "out" / "log.csv").read_text().startswith("step,loss\n0,")
+    assert 0 < done["charge_rao"] == before_rao - user.balance_rao()
+    (listed,) = user.chutes("jobs", "list", "--chute", "fit")["items"]
+    assert (listed["job_id"], listed["state"]) == (done["job_id"], "complete")
+    user.chutes("jobs", "delete", done["job_id"], "--yes")
+    assert user.chutes("jobs", "list")["total"] == 0
+    user.chutes("chutes", "delete", "fit", "--yes")
+
+
 @pytest.fixture
 def pillow():
     """Pillow, put into a folder of the checkout's own where this environment lacks it."""

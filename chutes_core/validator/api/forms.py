@@ -17,6 +17,7 @@ from chutes_core.validator.accounts.service import KeyBounds
 from chutes_core.validator.catalog.rules import ChuteDraft
 from chutes_core.validator.domain.accounts import Action, ObjectType, Scope
 from chutes_core.validator.domain.chutes import Cord, Selector
+from chutes_core.validator.domain.jobs import JobPort, JobSpec
 from chutes_core.wire.model import RecordId
 
 MAX_RAO = 21_000_000 * 1_000_000_000  # all TAO that there will be
@@ -147,6 +148,41 @@ class CordForm(Form):
         return (self.public_api_method or "POST").upper()
 
 
+class PortForm(Form):
+    """One port of a job."""
+
+    name: Short
+    port: int
+    proto: str = Field(default="tcp", max_length=8)
+
+
+class JobForm(Form):
+    """One job that a chute declares."""
+
+    name: Short
+    timeout: int | None = None
+    upload: bool | None = True
+    ports: list[PortForm] | None = Field(default=None, max_length=100)
+
+    def to_spec(self) -> JobSpec:
+        """Return the record."""
+        return JobSpec(
+            name=self.name,
+            timeout_s=self.timeout,
+            upload=bool(self.upload),
+            ports=tuple(JobPort(p.name, p.port, p.proto.lower()) for p in self.ports or ()),
+        )
+
+
+class RunForm(Form):
+    """POST /jobs/: run a job of a chute; ``timeout`` (seconds) may only shorten its own."""
+
+    chute: Annotated[str, Field(min_length=1, max_length=400)]
+    job: Annotated[str, Field(min_length=1, max_length=128)]
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    timeout: int | None = None
+
+
 class ChuteForm(Form):
     """POST /chutes/."""
 
@@ -161,7 +197,7 @@ class ChuteForm(Form):
     standard_template: Short | None = None
     node_selector: SelectorForm = SelectorForm()
     cords: list[CordForm] = Field(default_factory=list, max_length=100)
-    jobs: list[Any] | None = None
+    jobs: list[JobForm] | None = Field(default=None, max_length=100)
     concurrency: int | None = None
     max_instances: int | None = None
     scaling_threshold: Decimal | None = Field(default=None, max_digits=12)
@@ -178,7 +214,6 @@ class ChuteForm(Form):
             Invalid: ``not_supported``.
         """
         for what, asked in (
-            ("jobs", self.jobs),
             ("tee", self.tee),
             ("encrypted_fs", self.encrypted_fs),
         ):
@@ -202,6 +237,7 @@ class ChuteForm(Form):
             scaling_threshold_percent=int(threshold * 100),
             shutdown_after_s=_or(self.shutdown_after_seconds, 300),
             allow_external_egress=bool(self.allow_external_egress),
+            jobs=tuple(job.to_spec() for job in self.jobs or ()),
         )
 
 

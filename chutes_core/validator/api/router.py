@@ -7,6 +7,7 @@ from chutes_core.validator.api.routes import (
     chutes,
     images,
     instances,
+    jobs,
     keys,
     logos,
     public,
@@ -23,6 +24,6 @@ def build_router(services: Services) -> APIRouter:
     guards = Guards(services.accounts, services.store.nonces, services.clock, services.failures)
     router = APIRouter()
     router.include_router(public.build_router(services))
-    for part in (users, keys, secrets, logos, images, warmup, chutes, instances, reports):
+    for part in (users, keys, secrets, logos, images, warmup, chutes, instances, jobs, reports):
         router.include_router(part.build_router(services, guards))
     return router

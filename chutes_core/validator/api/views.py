@@ -6,6 +6,7 @@ decimal texts, and only prices in US dollars, which are no money here, are JSON 
 
 import json
 import uuid
+from dataclasses import asdict
 from datetime import datetime, timezone
 from typing import Any
 
@@ -131,6 +132,19 @@ def cord_view(cord: Cord) -> Json:
 def cords_view(chute: Chute) -> list[Json]:
     """Return all cords of a chute."""
     return [cord_view(cord) for cord in chute.cords]
+
+
+def jobs_view(chute: Chute) -> list[Json]:
+    """Return all jobs of a chute, as they were declared."""
+    return [
+        {
+            "name": job.name,
+            "timeout": job.timeout_s,
+            "upload": job.upload,
+            "ports": [asdict(port) for port in job.ports],
+        }
+        for job in chute.jobs
+    ]
 
 
 def cord_ref_id(chute: Chute) -> str:

@@ -56,8 +56,16 @@ class Rates:
         Raises:
             Invalid: ``no_gpu_fits``.
         """
+        return self.for_seconds(selector, self.max_call_s)
+
+    def for_seconds(self, selector: Selector, limit_s: int) -> Rate:
+        """Return the rate of something that runs for ``limit_s`` at most; its hold covers that.
+
+        Raises:
+            Invalid: ``no_gpu_fits``.
+        """
         price_rao = self.rao_per_hour(selector)
-        hold_rao = ceil_div(price_rao * self.max_call_s, _SECONDS_PER_HOUR)
+        hold_rao = ceil_div(price_rao * limit_s, _SECONDS_PER_HOUR)
         return Rate(_rate_id(price_rao, hold_rao), price_rao, hold_rao)
 
     def deploy_fee_rao(self, selector: Selector) -> Rao:

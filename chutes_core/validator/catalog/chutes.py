@@ -188,6 +188,7 @@ class Chutes:
             created_at_s=now_s,
             updated_at_s=now_s,
             allow_external_egress=draft.allow_external_egress,
+            jobs=draft.jobs,
         )
         if known is None:
             return chute

@@ -15,9 +15,13 @@ from chutes_core.base.errors import Invalid, TooLarge
 from chutes_core.base.gpus import GPU_CLASSES
 from chutes_core.validator.catalog.schemas import check_schema
 from chutes_core.validator.domain.chutes import Cord, Selector
+from chutes_core.validator.domain.jobs import JobSpec
 from chutes_core.wire.launch import MAX_CODE_BYTES
 
 MAX_CORDS = 64
+MAX_JOBS = 16
+MAX_PORTS = 8
+MIN_JOB_S, MAX_JOB_S = 30, 86_400
 MAX_SCHEMA_BYTES = 256 * 1024
 MAX_README_BYTES = 64 * 1024
 MAX_TAGLINE_LENGTH = 1024
@@ -30,6 +34,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_./-]{0,127}")
 _PATH = re.compile(r"(/[a-z0-9_][a-z0-9_-]*)+")
 _REFERENCE = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*", re.ASCII)
 _FILENAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,195}\.py")
+_PORT_NAME = re.compile(r"[a-z]+[a-z0-9-]{0,31}")
 _TEMPLATE = re.compile(r"[a-z0-9_-]{1,32}")
 
 
@@ -53,6 +58,7 @@ class ChuteDraft:
     scaling_threshold_percent: int = 75
     shutdown_after_s: int = 300
     allow_external_egress: bool = False
+    jobs: tuple[JobSpec, ...] = ()
 
 
 def check_draft(draft: ChuteDraft) -> None:
@@ -65,7 +71,9 @@ def check_draft(draft: ChuteDraft) -> None:
     _check_texts(draft)
     _check_numbers(draft)
     check_selector(draft.selector)
-    check_cords(draft.cords)
+    if draft.cords or not draft.jobs:
+        check_cords(draft.cords)
+    check_jobs(draft.jobs)
 
 
 def check_selector(selector: Selector) -> None:
@@ -120,6 +128,41 @@ def check_cords(cords: Sequence[Cord]) -> None:
             public.add(route)
     if size > MAX_SCHEMA_BYTES:
         raise TooLarge("schemas_too_large", f"the cords' schemas are over {MAX_SCHEMA_BYTES} bytes")
+
+
+def check_jobs(jobs: Sequence[JobSpec]) -> None:
+    """Check names, time limits and ports of a chute's jobs.
+
+    Raises:
+        Invalid: ``too_many_jobs_declared``, ``bad_job``, ``job_twice`` or ``not_supported``.
+    """
+    if len(jobs) > MAX_JOBS:
+        raise Invalid(
+            "too_many_jobs_declared", f"a chute has at most {MAX_JOBS} jobs", hint="split the chute"
+        )
+    if len({job.name for job in jobs}) != len(jobs):
+        raise Invalid("job_twice", "two jobs have one name", hint="give each its own function name")
+    for job in jobs:
+        _check_job(job)
+
+
+def _check_job(job: JobSpec) -> None:
+    hint = "see @chute.job(…): a time limit of 30 to 86400 s, or none; ports 1 to 65535"
+    if not job.name.isidentifier() or not job.name.isascii() or len(job.name) > 128:
+        raise Invalid("bad_job", f"{job.name[:40]!r} is no function name", hint=hint)
+    if job.timeout_s is not None and not MIN_JOB_S <= job.timeout_s <= MAX_JOB_S:
+        raise Invalid("bad_job", f"the time limit of job {job.name} does not fit", hint=hint)
+    if len(job.ports) > MAX_PORTS or len({port.name for port in job.ports}) != len(job.ports):
+        raise Invalid("bad_job", f"the ports of job {job.name} do not fit", hint=hint)
+    for port in job.ports:
+        if not _PORT_NAME.fullmatch(port.name) or not 1 <= port.port <= 65_535:
+            raise Invalid("bad_job", f"a port of job {job.name} does not fit", hint=hint)
+        if port.proto not in ("tcp", "http"):
+            raise Invalid(
+                "not_supported",
+                f"job {job.name} declares a {port.proto[:8]} port",
+                hint="tcp and http ports are carried; for udp use a cord or tcp",
+            )
 
 
 def _check_cord(cord: Cord) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from chutes_core.base.errors import Invalid
 from chutes_core.base.gpus import GPU_CLASSES, GpuClass
+from chutes_core.validator.domain.jobs import JobSpec
 
 
 @dataclass(frozen=True)
@@ -88,3 +89,8 @@ class Chute:
     shared_with: frozenset[str] = frozenset()
     deleted_at_s: int | None = None
     allow_external_egress: bool = False
+    jobs: tuple[JobSpec, ...] = ()
+
+    def job(self, name: str) -> JobSpec | None:
+        """Return the job with this name, or None."""
+        return next((job for job in self.jobs if job.name == name), None)

@@ -65,6 +65,7 @@ class Reason(str, Enum):
     NOT_DEVELOPER = "not_developer"
     SUPERSEDED = "superseded"
     SCALED_DOWN = "scaled_down"
+    JOB_ENDED = "job_ended"
     VALIDATOR_RESTARTED = "validator_restarted"
 
 
@@ -91,6 +92,7 @@ REASON_TEXT: dict[Reason, str] = {
     Reason.NOT_DEVELOPER: "the chute's owner is no developer any more, and its notice is over",
     Reason.SUPERSEDED: "a newer version of the chute took over",
     Reason.SCALED_DOWN: "the chute needs fewer instances",
+    Reason.JOB_ENDED: "the job that this instance was for has ended",
     Reason.VALIDATOR_RESTARTED: "the validator restarted before the launch was active; ask again",
 }
 

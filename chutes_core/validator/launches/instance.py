@@ -1,4 +1,4 @@
-"""Control of one attested instance over its sealed connection: probe, start, renew, stop.
+"""Control of one attested instance over its sealed connection: probe, start, renew, stop, jobs.
 
 Each function opens a connection under the proven root (generation 1) through the miner's relay,
 says one thing, and closes. Invariant: nothing here runs before the proof, for root 1 is needed.
@@ -15,6 +15,7 @@ from pydantic import BaseModel, ValidationError
 from chutes_core.base.errors import ChutesError, ProtocolError
 from chutes_core.wire.connection import SealedConnection, expect, open_connection
 from chutes_core.wire.frames import Frame, FrameKind
+from chutes_core.wire.job import JobOrder, JobQuery, JobReport
 from chutes_core.wire.launch import FrameError, Renewal, Started, StartOrder, StopOrder
 from chutes_core.wire.sealing import PROVEN
 
@@ -72,6 +73,23 @@ async def stop(address: InstanceAddress, *, reason: str, grace_s: int) -> None:
     """Tell the instance to finish its calls within ``grace_s`` seconds and to exit."""
     order = StopOrder(reason=reason, grace_s=grace_s)
     await _say(address, FrameKind.STOP, order, FrameKind.OK, CONTROL_TIMEOUT_S)
+
+
+async def run_job(address: InstanceAddress, order: JobOrder) -> None:
+    """Hand a job over; the same order again changes nothing.
+
+    Raises:
+        InstanceRefused: the chute has no such job, or the instance has another one.
+        Unavailable, TimedOut, ProtocolError: the connection failed.
+    """
+    await _say(address, FrameKind.JOB, order, FrameKind.OK, CONTROL_TIMEOUT_S)
+
+
+async def ask_job(address: InstanceAddress, job_id: str) -> JobReport:
+    """Return how the instance's job stands."""
+    query = JobQuery(job_id=job_id)
+    frame = await _say(address, FrameKind.JOB_ASK, query, FrameKind.JOB_TOLD, CONTROL_TIMEOUT_S)
+    return _read(frame, JobReport)
 
 
 async def _say(

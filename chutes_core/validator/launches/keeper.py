@@ -80,9 +80,10 @@ class Keeper:
         now_s = self._clock.now_s()
         launches = list(await asyncio.to_thread(self._store.launches.open))
         self._leaving &= {launch.launch_id for launch in launches}
-        loads = loads_of(launches)
+        jobs = await asyncio.to_thread(self._store.jobs.claimed)
+        loads = loads_of(launch for launch in launches if launch.launch_id not in jobs)
         for launch in launches:
-            reason = await asyncio.to_thread(self._objection, launch, now_s, loads)
+            reason = await asyncio.to_thread(self._objection, launch, now_s, loads, jobs)
             if reason is None:
                 continue
             if launch.state is LaunchState.ACTIVE:
@@ -141,7 +142,11 @@ class Keeper:
             )
 
     def _objection(
-        self, launch: Launch, now_s: int, loads: dict[tuple[str, str], Load]
+        self,
+        launch: Launch,
+        now_s: int,
+        loads: dict[tuple[str, str], Load],
+        jobs: frozenset[str],
     ) -> Reason | None:
         """Return why a launch may not go on, or None."""
         if launch.state in _BEFORE_PROOF and now_s >= launch.deadline_s:
@@ -162,13 +167,16 @@ class Keeper:
         if launch.launch_id in self._leaving:
             return Reason.MINER_ENDED
         objection = self._lease_objection(launch)
+        if launch.launch_id in jobs:
+            return objection  # it is a job's, to the job's end, whatever is called or deployed
         if objection is None and chute.version == launch.version:
             objection = self._scale_objection(chute, loads, now_s)
         return objection  # what replaces an older version is seen to by _roll
 
     def _replaced(self, now_s: int) -> list[Launch]:
         """Return the instances of older versions that may go now."""
-        launches = self._store.launches.open()
+        jobs = self._store.jobs.claimed()
+        launches = [one for one in self._store.launches.open() if one.launch_id not in jobs]
         loads = loads_of(launches)
         old: dict[str, list[Launch]] = defaultdict(list)
         for launch in launches:

@@ -124,6 +124,7 @@ class Lights:
         Returns:
             The outcomes of those beside; their consequences are the caller's.
         """
+        launches = await self._without_jobs(launches)
         ids = [launch.launch_id for launch in launches]
         with Away(self._pauses, ids, self._changed) as away:
             await self._changed()
@@ -259,7 +260,14 @@ class Lights:
 
     async def _active(self) -> list[Launch]:
         launches = await asyncio.to_thread(self._store.launches.open)
-        return [launch for launch in launches if launch.state is LaunchState.ACTIVE]
+        return await self._without_jobs(
+            [launch for launch in launches if launch.state is LaunchState.ACTIVE]
+        )
+
+    async def _without_jobs(self, launches: Sequence[Launch]) -> list[Launch]:
+        """Leave out who runs a job: its work would make every answer late (ADR 0080)."""
+        jobs = await asyncio.to_thread(self._store.jobs.claimed)
+        return [launch for launch in launches if launch.launch_id not in jobs]
 
     def _due_at(self, launch: Launch, now_s: int) -> int:
         """Return when an instance is due; the first time after a part of the interval of its own.

@@ -38,13 +38,14 @@ def build(
     """Return a new Snapshot of everything that calls are decided by.
 
     Without a ``quota`` free calls are not counted.
-    ``paused`` launches are left out: their GPUs are being challenged.
+    ``paused`` launches are left out: their GPUs are being challenged; and so is who runs a job.
     """
     with store.transaction():
         accounts = store.accounts.all()
         keys = store.keys.all_live()
         chutes = store.chutes.all_live()
-        launches = store.launches.open()
+        jobs = store.jobs.claimed()
+        launches = [one for one in store.launches.open() if one.launch_id not in jobs]
         drained, ledger_entry = store.invocations.drained(), store.ledger.last_entry_id()
         left = free_calls(store, quota, accounts)
         payers = {one.user_id: _payer(store, one, left.get(one.user_id)) for one in accounts}
@@ -161,7 +162,7 @@ def _cold_reason(store: Store, chute: Chute, launches: Iterable[Launch]) -> str:
     if states:
         return f"an instance is on its way ({states[0].value})"
     last = store.launches.last_gone_of(chute.chute_id)
-    if last is None or last.reason is Reason.SCALED_DOWN:
+    if last is None or last.reason in (Reason.SCALED_DOWN, Reason.JOB_ENDED):
         return "no miner with fitting GPUs has taken it up yet"
     return f"the last instance ended: {REASON_TEXT[last.reason]}"
 

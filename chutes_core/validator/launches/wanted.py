@@ -30,7 +30,7 @@ class Wanted:
 
     def listed(self, now_s: int) -> list[WantedChute]:
         """Return every chute that misses instances."""
-        loads = loads_of(self._store.launches.open())
+        loads = loads_of(self._for_callers())
         wanted = []
         for chute in self._store.chutes.all_live():
             missing = self._missing(chute, loads, now_s)
@@ -39,7 +39,23 @@ class Wanted:
         return wanted
 
     def target_of(self, chute: Chute, load: Load, now_s: int) -> int:
-        """Return how many instances a chute should have now."""
+        """Return how many instances a chute should have now beside those that run jobs.
+
+        Each run that waits wants one, but no chute has more jobs at once than `max_instances`.
+        """
+        claimed = self._store.jobs.claimed()
+        busy = sum(
+            launch.launch_id in claimed
+            for launch in self._store.launches.open_of_chute(chute.chute_id)
+        )
+        waiting = self._store.jobs.waiting(chute.chute_id)
+        for_jobs = max(0, min(waiting, chute.max_instances - busy))
+        return self.for_callers(chute, load, now_s) + for_jobs
+
+    def for_callers(self, chute: Chute, load: Load, now_s: int) -> int:
+        """Return how many instances a chute should have for the callers of its cords."""
+        if not chute.cords:
+            return 0
         return target(chute, self._demand().get(chute.chute_id, ChuteDemand()), load, now_s=now_s)
 
     def require(self, chute_id: str, version: str, gpu_class: str, gpus: int, now_s: int) -> Chute:
@@ -54,7 +70,7 @@ class Wanted:
             raise Conflict(
                 "not_wanted", "no such chute, or a newer version", hint="ask for the wanted list"
             )
-        loads = loads_of(self._store.launches.open())
+        loads = loads_of(self._for_callers())
         if self._missing(chute, loads, now_s) < 1:
             raise Conflict(
                 "not_wanted", f"{chute.name} has its instances", hint="another miner came first"
@@ -66,6 +82,12 @@ class Wanted:
                 f"{chute.name} needs {chute.selector.gpu_count} of {sorted(admissible)}",
             )
         return chute
+
+    def _for_callers(self) -> list[Launch]:
+        """Return the open launches that no job has for itself."""
+        claimed = self._store.jobs.claimed()
+        launches = self._store.launches.open()
+        return [launch for launch in launches if launch.launch_id not in claimed]
 
     def _missing(
         self,

@@ -33,6 +33,11 @@ class Blobs:
         for left in directory.glob("*.part"):  # from a process that died while writing
             left.unlink(missing_ok=True)
 
+    @property
+    def directory(self) -> Path:
+        """The folder that the files lie in."""
+        return self._directory
+
     def put(self, chunks: Iterable[bytes], *, limit_bytes: int) -> Blob:
         """Write a stream and return what it is called.
 

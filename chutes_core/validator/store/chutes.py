@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 
 from chutes_core.validator.domain.chutes import Chute, Cord, Selector
 from chutes_core.validator.store.connection import Connection, Value
+from chutes_core.validator.store.jobs import specs, specs_text
 
 
 @dataclass(frozen=True)
@@ -173,6 +174,7 @@ def _row(chute: Chute) -> dict[str, Value]:
         "updated_at_s": chute.updated_at_s,
         "deleted_at_s": chute.deleted_at_s,
         "allow_external_egress": int(chute.allow_external_egress),
+        "jobs": specs_text(chute.jobs),
     }
 
 
@@ -203,6 +205,7 @@ def _chute(row: sqlite3.Row, shared_with: frozenset[str]) -> Chute:
         shared_with=shared_with,
         deleted_at_s=row["deleted_at_s"],
         allow_external_egress=bool(row["allow_external_egress"]),
+        jobs=specs(row["jobs"]),
     )
 
 

@@ -23,6 +23,7 @@ from chutes_core.validator.store.extras import LogoRows, ReportRows
 from chutes_core.validator.store.gpus import GpuRows
 from chutes_core.validator.store.images import ImageRows
 from chutes_core.validator.store.invocations import InvocationRows
+from chutes_core.validator.store.jobs import JobRows
 from chutes_core.validator.store.keys import KeyRows
 from chutes_core.validator.store.launches import LaunchRows
 from chutes_core.validator.store.leases import LeaseRows
@@ -41,7 +42,8 @@ class Store:
     """All repositories over one connection.
 
     Args:
-        path: the SQLite file; its directory is made, blobs lie in ``blobs/`` beside it.
+        path: the SQLite file; its directory is made, blobs lie in ``blobs/`` beside it, files of
+            jobs in ``job-files/``.
         clock: used only to prune what has expired.
     """
 
@@ -76,7 +78,9 @@ class Store:
         self.secrets = SecretRows(connection)
         self.reports = ReportRows(connection)
         self.logos = LogoRows(connection)
+        self.jobs = JobRows(connection)
         self.blobs = Blobs(path.parent / "blobs")
+        self.job_files = Blobs(path.parent / "job-files")
 
     @contextmanager
     def transaction(self, *, durable: bool = False) -> Iterator[None]:

@@ -249,6 +249,30 @@ def _people(db: Database) -> None:
     _create(db, _PEOPLE)
 
 
+_JOBS = """
+CREATE TABLE jobs (
+  job_id TEXT PRIMARY KEY, user_id TEXT NOT NULL REFERENCES accounts(user_id),
+  key_id TEXT NOT NULL, chute_id TEXT NOT NULL, name TEXT NOT NULL, arguments TEXT NOT NULL,
+  limit_s INTEGER NOT NULL, upload INTEGER NOT NULL, ports TEXT NOT NULL, rate_id TEXT NOT NULL,
+  rao_per_hour INTEGER NOT NULL, hold_rao INTEGER NOT NULL,
+  created_at_s INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL,
+  version TEXT NOT NULL, launch_id TEXT NOT NULL, cancel_asked INTEGER NOT NULL,
+  claimed_at_us INTEGER NOT NULL, started_at_us INTEGER NOT NULL, seen_at_us INTEGER NOT NULL,
+  ended_at_us INTEGER NOT NULL, usage_us INTEGER NOT NULL, charge_rao INTEGER NOT NULL,
+  outcome TEXT NOT NULL, result TEXT NOT NULL, announced TEXT NOT NULL, files TEXT NOT NULL,
+  stored_bytes INTEGER NOT NULL
+) STRICT;
+CREATE INDEX jobs_by_user ON jobs(user_id, created_at_s);
+CREATE INDEX jobs_by_chute ON jobs(chute_id, state);
+CREATE INDEX jobs_by_end ON jobs(state, ended_at_us);
+CREATE UNIQUE INDEX jobs_by_launch ON jobs(launch_id) WHERE launch_id <> '';
+CREATE TABLE job_files (
+  job_id TEXT NOT NULL, sha256 TEXT NOT NULL, PRIMARY KEY (job_id, sha256)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX job_files_by_hash ON job_files(sha256);
+"""
+
+
 @migrations(name="0002-images-and-chutes")
 def _catalog(db: Database) -> None:
     _create(db, _CATALOG)
@@ -340,6 +364,12 @@ def _key_limits(db: Database) -> None:
 def _version_cords(db: Database) -> None:
     db.execute("ALTER TABLE chute_versions ADD COLUMN cords TEXT NOT NULL DEFAULT ''")
     db.execute("ALTER TABLE chute_versions ADD COLUMN concurrency INTEGER NOT NULL DEFAULT 0")
+
+
+@migrations(name="0080-jobs")
+def _job_runs(db: Database) -> None:
+    db.execute("ALTER TABLE chutes ADD COLUMN jobs TEXT NOT NULL DEFAULT ''")
+    _create(db, _JOBS)
 
 
 @migrations(name="0085-image-registry")

@@ -39,6 +39,7 @@ class Launching:
     bell: Bell
     transfers: Transfers
     keeper: Keeper
+    wanted: Wanted
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def build_launching(shared: Shared, traffic: Traffic) -> Launching:
         bell=Bell(known.wanted, traffic.gateway.demand.news, shared.clock.now_s),
         transfers=Transfers(shared.store, shared.vault),
         keeper=keeper,
+        wanted=known.wanted,
     )
 
 

@@ -22,6 +22,8 @@ from chutes_core.chain.metagraph import Metagraph, Neuron
 from chutes_core.chain.subnet import Subnet
 from chutes_core.validator.app import build
 from chutes_core.validator.domain.extras import Logo
+from chutes_core.validator.domain.jobs import JobRun, JobState, StoredFile
+from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.network import Picture
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.wiring.ground import Ground
@@ -37,6 +39,7 @@ PURPOSES = {
     "secrets": "secrets",
     "instances": "logs",
     "logos": "logos",
+    "jobs": "jobs",
     "invocations": "invocations",
 }
 
@@ -218,6 +221,7 @@ def _fill(url, store, clock):
     logo = Logo(ids.new_id(), owner.user_id, blob.sha256, "image/png", clock.now_s())
     store.logos.insert(logo)
     image_id = ids.image_id("alice", "app", "1")
+    job = _ended_job(store, owner.user_id)
     return {
         "api_keys": {"key_id": key["api_key_id"]},
         "secrets": {"secret_id": secret["secret_id"]},
@@ -230,4 +234,26 @@ def _fill(url, store, clock):
         "invocations": {"invocation_id": ids.new_id()},
         "miner": {"image_id": image_id, "launch_id": ids.new_id()},
         "evidence": {"epoch": 1},
+        "jobs": {"job_id": job.job_id, "name": job.files[0].name},
     }
+
+
+def _ended_job(store, user_id):
+    blob = store.job_files.put([b"left"], limit_bytes=100)
+    job = JobRun(
+        job_id=ids.new_id(),
+        user_id=user_id,
+        key_id="",
+        chute_id=ids.chute_id("alice", "app"),
+        name="fit",
+        arguments="{}",
+        limit_s=60,
+        upload=True,
+        rate=Rate("r", 1, 1),
+        created_at_s=1,
+        state=JobState.COMPLETE,
+        result='{"a": 1}',
+        files=(StoredFile("out/a.txt", blob.size_bytes, blob.sha256),),
+    )
+    store.jobs.insert(job)
+    return job

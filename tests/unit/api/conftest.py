@@ -25,6 +25,9 @@ from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.catalog.builder import ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
+from chutes_core.validator.domain.spending import Unwatched
+from chutes_core.validator.jobs.ending import Endings
+from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
 from chutes_core.wire.signing import sign_user
@@ -121,18 +124,20 @@ async def api(tmp_path) -> AsyncIterator[Api]:
         if len(woken) == 2:  # the first status has been read by then
             second_wake.set()
 
+    rates = Rates(tao_usd_micros=400_000_000, max_call_s=600)
     services = Services(
         store=store,
         accounts=Accounts(store, clock, FakeAddresses()),
         images=Images(store, clock, ProcessRuntimeBuilder()),
         chutes=Chutes(store, clock),
         ledger=Ledger(store),
-        rates=Rates(tao_usd_micros=400_000_000, max_call_s=600),
+        rates=rates,
         clock=clock,
         failures=FailedTries(clock),
         secrets=Secrets(store, clock, Vault(b"m" * 32)),
         tail=tail,
         wake=wake,
+        jobs=Jobs(store, clock, rates, spending=Unwatched, endings=Endings(store, clock)),
         poll_s=0.01,
     )
     app = FastAPI()

@@ -91,7 +91,16 @@ async def test_new_code_supersedes_and_old_versions_stay(ready, alice, chute_bod
         ({"node_selector": {"include": ["rtx"]}}, 422, "unknown_gpu"),
         ({"node_selector": {"max_hourly_price_per_gpu": 0.1}}, 422, "no_gpu_fits"),
         ({"concurrency": 0}, 422, "out_of_range"),
-        ({"jobs": [{"name": "j"}]}, 422, "not_supported"),
+        ({"jobs": [{"name": "a b"}]}, 422, "bad_job"),
+        ({"jobs": [{"name": "j", "timeout": 29}]}, 422, "bad_job"),
+        ({"jobs": [{"name": "j"}, {"name": "j"}]}, 422, "job_twice"),
+        ({"jobs": [{"name": f"j{n}"} for n in range(17)]}, 422, "too_many_jobs_declared"),
+        (
+            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": 9, "proto": "udp"}]}]},
+            422,
+            "not_supported",
+        ),
+        ({"jobs": [{"name": "j", "ports": [{"name": "a", "port": 0}]}]}, 422, "bad_job"),
         ({"tee": True}, 422, "not_supported"),
     ],
 )

@@ -23,6 +23,9 @@ from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.catalog.builder import ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
+from chutes_core.validator.domain.spending import Unwatched
+from chutes_core.validator.jobs.ending import Endings
+from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
 
@@ -46,18 +49,20 @@ def validator(tmp_path, monkeypatch):
     """The control plane on a free port, and a wallet for a user of it."""
     clock = SystemClock()
     store = Store(tmp_path / "validator.db", clock=clock)
+    rates = Rates(tao_usd_micros=400_000_000, max_call_s=600)
     services = Services(
         store=store,
         accounts=Accounts(store, clock, Addresses()),
         images=Images(store, clock, ProcessRuntimeBuilder()),
         chutes=Chutes(store, clock),
         ledger=Ledger(store),
-        rates=Rates(tao_usd_micros=400_000_000, max_call_s=600),
+        rates=rates,
         clock=clock,
         failures=FailedTries(clock),
         secrets=Secrets(store, clock, Vault(b"m" * 32)),
         tail=no_tail,
         wake=lambda chute_id: None,
+        jobs=Jobs(store, clock, rates, spending=Unwatched, endings=Endings(store, clock)),
         poll_s=0.01,
     )
     app = FastAPI()

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from chutes_core.base.errors import Conflict, Invalid, Unavailable
+from chutes_core.base.errors import Conflict, Invalid
 from chutes_core.sdk.chute import Chute
 from chutes_core.sdk.job import SSH_PORT, JobResult, Port
 
@@ -93,9 +93,10 @@ async def test_a_job_is_stopped_at_its_limit(chute, tmp_path):
 
 
 def test_calling_a_job_says_how_to_run_it(chute):
-    """The network runs no jobs yet; the error says what works instead."""
-    with pytest.raises(Unavailable, match="jobs_not_served") as caught:
+    """A job is no function that answers; the error says how one is run, there and here."""
+    with pytest.raises(Invalid, match="job_called") as caught:
         chute.job()(_work)()
+    assert "chutes jobs run jobs _work" in caught.value.hint
     assert "--dev-job-method" in caught.value.hint
 
 

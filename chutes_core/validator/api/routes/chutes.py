@@ -14,7 +14,13 @@ from chutes_core.validator.api.pages import AskedPage
 from chutes_core.validator.api.routes.logos import check_logo
 from chutes_core.validator.api.routes.warmup import phase_of
 from chutes_core.validator.api.services import Services
-from chutes_core.validator.api.views import chute_view, cord_ref_id, cords_view, version_view
+from chutes_core.validator.api.views import (
+    chute_view,
+    cord_ref_id,
+    cords_view,
+    jobs_view,
+    version_view,
+)
 from chutes_core.validator.domain.chutes import Chute
 
 MAX_BODY_BYTES = 4 * 1024 * 1024  # half a MiB of code, escaped in JSON, and the cords' schemas
@@ -30,7 +36,7 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         return chute_view(chute, services.store, services.rates)
 
     def show_whole(chute: Chute) -> dict[str, Any]:
-        return show(chute) | {"cords": cords_view(chute)}
+        return show(chute) | {"cords": cords_view(chute), "jobs": jobs_view(chute)}
 
     @router.post("/")
     def deploy_chute(

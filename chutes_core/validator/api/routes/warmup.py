@@ -12,6 +12,7 @@ from anyio.to_thread import run_sync
 from fastapi import APIRouter, Depends, Query
 from fastapi.responses import StreamingResponse
 
+from chutes_core.base.errors import Conflict
 from chutes_core.validator.accounts.principal import Principal
 from chutes_core.validator.api.body import bounded_route
 from chutes_core.validator.api.deps import Guards
@@ -36,6 +37,12 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     ) -> StreamingResponse | dict[str, Any]:
         chute = await run_sync(services.chutes.get, caller.account, reference)
         caller.require("chutes", "invoke", chute.chute_id)
+        if not chute.cords:
+            raise Conflict(
+                "jobs_only",
+                f"{chute.name} has no cords that could be called",
+                hint=f"run one of its jobs: chutes jobs run {chute.name} JOB",
+            )
         if quick:
             services.wake(chute.chute_id)
             return await run_sync(_picture, services, chute.chute_id)
@@ -93,10 +100,15 @@ def phase_of(services: Services, chute_id: str) -> tuple[str, str]:
     chute = services.store.chutes.get(chute_id)
     if chute is None:
         return "deleted", "the chute was deleted"
+    if not chute.cords:
+        return "jobs_only", "it has no cords; each run of its jobs gets an instance of its own"
+    jobs = services.store.jobs.claimed()
     coming = [
         launch
         for launch in services.store.launches.open_of_chute(chute_id)
-        if launch.version == chute.version and launch.state is not LaunchState.DRAINING
+        if launch.launch_id not in jobs
+        and launch.version == chute.version
+        and launch.state is not LaunchState.DRAINING
     ]
     if not coming:
         return "cold", _last_end(services.store.launches.last_gone_of(chute_id))
@@ -107,6 +119,6 @@ def phase_of(services: Services, chute_id: str) -> tuple[str, str]:
 
 
 def _last_end(launch: Launch | None) -> str:
-    if launch is None or launch.reason in (Reason.NONE, Reason.SCALED_DOWN):
+    if launch is None or launch.reason in (Reason.NONE, Reason.SCALED_DOWN, Reason.JOB_ENDED):
         return "waiting for a miner to take it up"
     return f"the last instance ended: {REASON_TEXT[launch.reason]}. {launch.detail}".strip()
