@@ -26,6 +26,7 @@ from chutes_core.wire.model import Message
 
 _M = TypeVar("_M", bound=Message)
 
+PAID_TIME_OVER = "paid_time_over"
 INLINE_BYTES = BODY_CHUNK_BYTES  # a larger body is sent beside the wait for the answer
 
 
@@ -57,7 +58,7 @@ class Exchange:
         """Send the call; return the head of the answer, or the refusal in its place.
 
         Raises:
-            TimedOut: ``first_byte_timeout``.
+            TimedOut: ``first_byte_timeout``, the instance's failure, or ``paid_time_over``.
             Unavailable: the connection ended.
             ProtocolError: the instance broke the protocol.
         """
@@ -71,6 +72,8 @@ class Exchange:
             if head.status < 200:
                 raise ProtocolError("bad_response", "the instance sent an interim status")
             return head
+        if anyio.current_time() >= self._deadline:
+            raise paid_time_over()
         raise TimedOut("first_byte_timeout", "the instance gave no answer in time")
 
     async def stream(self, head: ResponseHead, reply: Reply) -> Ending:
@@ -136,6 +139,15 @@ class Exchange:
         for start in range(0, len(body), BODY_CHUNK_BYTES):
             await connection.send(FrameKind.BODY, body[start : start + BODY_CHUNK_BYTES])
         await connection.send(FrameKind.END)
+
+
+def paid_time_over() -> TimedOut:
+    """Return what ends a call whose paid time ran out before an answer began."""
+    return TimedOut(
+        "paid_time_over",
+        "the call ran as long as it is paid for, and no answer began",
+        hint="nothing was charged; ask for less in one call, or deploy with a larger bound",
+    )
 
 
 def _seen(sending: "asyncio.Future[None]") -> None:

@@ -15,7 +15,7 @@ from chutes_core.validator.domain.snapshot import ChuteView
 from chutes_core.validator.domain.statuses import status_of
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.demand import Demand
-from chutes_core.validator.gateway.exchange import Ending, Exchange
+from chutes_core.validator.gateway.exchange import PAID_TIME_OVER, Ending, Exchange
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.metering import Metering
 from chutes_core.validator.gateway.pool import Borrowed, Pool
@@ -149,8 +149,9 @@ class Forwarder:
         try:
             try:
                 head = await exchange.ask()
-            except TimedOut:
-                route.failed(self._clock.monotonic_us())
+            except TimedOut as error:
+                if error.code != PAID_TIME_OVER:
+                    route.failed(self._clock.monotonic_us())
                 raise
             except (Unavailable, ProtocolError) as error:
                 if borrowed.reused:

@@ -43,7 +43,7 @@ class Carrier(Protocol):
 Opening = Callable[[InstanceView, float], Awaitable[Carrier]]
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Borrowed:
     """A connection for one call; ``reused`` ones may have died unseen."""
 

@@ -7,7 +7,10 @@ turn of the loop are recorded in one write, before the last byte of any leaves.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING
+
+from loguru import logger
 
 from chutes_core.base.errors import ChutesError
 from chutes_core.validator.gateway.body import check_arguments, model_of
@@ -24,6 +27,21 @@ from chutes_core.validator.gateway.usage import tail_for
 
 if TYPE_CHECKING:
     from chutes_core.validator.gateway.plane.http import Connection
+
+
+def _internal() -> ChutesError:
+    hint = "its operator finds why in its log"
+    return ChutesError("internal", "the validator failed to record the call", hint=hint)
+
+
+def _each(calls: list[FastCall], act: Callable[[FastCall], None]) -> None:
+    """Act on every call, whatever becomes of the others."""
+    for call in calls:
+        try:
+            act(call)
+        except Exception:  # noqa: BLE001 - the edge: one call's failure is not the next one's
+            logger.exception("A call did not end as it should")
+            call.drop()
 
 
 class FastPath:
@@ -47,11 +65,13 @@ class FastPath:
         try:
             self.parts.metering.record_all([call.ending for call in calls])
         except ChutesError as error:
-            for call in calls:
-                call.unrecorded(error)
+            why = error
+            _each(calls, lambda call: call.unrecorded(why))
+        except Exception:  # noqa: BLE001 - the edge: what is not recorded must not be whole
+            logger.exception("Ended calls could not be recorded")
+            _each(calls, lambda call: call.unrecorded(_internal()))
         else:
-            for call in calls:
-                call.complete()
+            _each(calls, FastCall.complete)
 
     def is_call(self, request: Request) -> bool:
         """Tell whether a request is an invocation, whoever serves it."""
@@ -72,7 +92,9 @@ class FastPath:
             return False
         call, route, borrowed = prepared
         request.chunks = []
-        FastCall(self, connection, request, call, route, borrowed).begin()
+        FastCall(self, connection, request, call, route, borrowed).begin(
+            plan.paid_s(call, self.parts.limits.max_call_s)
+        )
         return True
 
     def _plan(self, request: Request) -> Plan:

@@ -244,10 +244,12 @@ class Link(asyncio.Protocol):
             if plain[0] == TOGETHER:
                 for number, payload in unpack_together(plain, 1):
                     self._message(number, payload)
+                    if self._error is not None:
+                        return
             else:
                 self._message(plain[0], plain[1:])
-            if self._error is not None:
-                return
+                if self._error is not None:
+                    return
         self._rest = data[at:] if at < size else b""
 
     def _message(self, number: int, payload: bytes) -> None:
@@ -255,8 +257,6 @@ class Link(asyncio.Protocol):
         kind = _KINDS.get(number)
         if kind is None:
             raise ProtocolError("bad_frame", f"unknown frame kind {number}")
-        if self._error is not None:
-            return
         if self.sink is not None:
             self.sink.on_frame(kind, payload)
         else:

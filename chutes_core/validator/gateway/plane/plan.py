@@ -11,6 +11,7 @@ from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.snapshot import Snapshot
 from chutes_core.validator.gateway.admission import Admitted, admit, authenticate
+from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.headers import call_head
 from chutes_core.validator.gateway.plane.request import Shape
 from chutes_core.validator.gateway.target import Target, target_of
@@ -42,6 +43,8 @@ class Plan:
         self._admitted: Admitted | None = None
         self._head: tuple[bytes, bytes, bytes] | None = None
         self._head_path = ""
+        self._paid_of: Admitted | None = None
+        self._paid_s = 0.0
 
     def admitted(self, snapshot: Snapshot, clock: Clock, model: str | None) -> Admitted:
         """Return the admitted call.
@@ -58,6 +61,12 @@ class Plan:
         elif key.expires_at_s is not None:
             authenticate(snapshot, self._headers, now_s=clock.now_s())
         return known
+
+    def paid_s(self, call: Call, max_call_s: float) -> float:
+        """Return how long a call is paid for; worked out once while calls are admitted alike."""
+        if self._paid_of is not call.admitted:
+            self._paid_of, self._paid_s = call.admitted, call.paid_s(max_call_s)
+        return self._paid_s
 
     def head(self, admitted: Admitted, invocation_id: str, length: int) -> bytes:
         """Return the payload of the CALL frame.
