@@ -229,13 +229,15 @@ async def test_what_is_not_idle_here_is_not_called(house, monkeypatch):
 
 
 async def round_in_which(house, act):
-    """A round that calls GPU-1, during which something happens."""
+    """A round that calls GPU-1, during which something happens, and to which nobody comes."""
     house.admit("GPU-1")
-    house.rounds._muster_s = 0.05
+    house.rounds._muster_s = 60
     round_ = asyncio.create_task(house.rounds.on_block("ab"))
     while "GPU-1" in house.admitted():  # noqa: ASYNC110 # called: the wanted list takes it away
         await asyncio.sleep(0.001)
     act()
+    house.muster.missing = dict  # as if the time for coming were over
+    house.muster._came.set()
     await round_
 
 
