@@ -217,6 +217,7 @@ class Localnet:
             "DECLARE_GPU": "h100_sxm:1",
             "POLL_SECONDS": "1",
             "DRAIN_SECONDS": "10",
+            "STAND_BYS": "0",  # two cores do not hold ready what tests may want
             **(extra or {}),
         }
 

@@ -56,6 +56,17 @@ def ensure_networks(client: DockerClient, owner: str) -> Networks:
     )
 
 
+def networks_stand(client: DockerClient, networks: Networks) -> bool:
+    """Tell whether the engine still has both networks.
+
+    Raises:
+        ChutesError: the engine does not answer.
+    """
+    names = {networks.inside.name, networks.outside.name}
+    with explained("list networks"):
+        return names <= {str(network.name) for network in client.networks.list()}
+
+
 def remove_networks(client: DockerClient, owner: str) -> bool:
     """Remove the miner's networks; False where one stays because a container still uses it.
 

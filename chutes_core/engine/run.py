@@ -26,6 +26,8 @@ from chutes_core.engine.networks import OWNER_LABEL, Network, connect, disconnec
 
 EngineClient = DockerClient  # so that callers need not import the SDK
 LAUNCH_LABEL = "chutes.launch"
+STAND_BY_PREFIX = "standby-"
+"""Begins what stands in the stead of a launch id while a container waits for its launch."""
 EGRESS_LABEL = "chutes.egress"
 PYTHON_LABEL = "chutes.python"
 USER_ID = 10001
@@ -66,6 +68,7 @@ class ContainerSpec:
         read_only_mounts: host directory -> place inside.
         limits: bounds.
         dns: resolvers; without a way out they lead nowhere.
+        waits: it gets a line on its stdin later (engine/handover); at the end of that it ends.
     """
 
     launch_id: str
@@ -80,6 +83,7 @@ class ContainerSpec:
     gpu_uuids: Sequence[str] = ()
     read_only_mounts: Mapping[str, str] = field(default_factory=dict)
     dns: Sequence[str] = ()
+    waits: bool = False
 
 
 @dataclass(frozen=True)
@@ -227,9 +231,10 @@ class Containers:
             with explained("create a container"):
                 created = api.create_container(
                     spec.image,
-                    name=_name(spec),
+                    name=name_of(spec.owner, spec.launch_id),
                     entrypoint=list(spec.entrypoint),
                     command=[],
+                    stdin_open=spec.waits,
                     environment=dict(spec.environment),
                     user=f"{USER_ID}:{USER_ID}",
                     working_dir=HOME,
@@ -253,7 +258,7 @@ class Containers:
 
     def _forget_name(self, spec: ContainerSpec) -> None:
         with suppress(ChutesError):  # the engine is gone; the next `all` shows what it kept
-            self.remove(_name(spec))
+            self.remove(name_of(spec.owner, spec.launch_id))
 
     @contextmanager
     def _removed_on_failure(self, container_id: str) -> Iterator[None]:
@@ -309,10 +314,18 @@ def host_options(spec: ContainerSpec) -> dict[str, object]:
     }
 
 
-def _name(spec: ContainerSpec) -> str:
+def name_of(owner: str, launch_id: str) -> str:
     """Return a name that no other miner on this engine takes, even for the same launch id."""
-    owner = hashlib.sha256(spec.owner.encode()).hexdigest()[:10]
-    return f"chutes-{owner}-{_NAME.sub('-', spec.launch_id)}"
+    mark = hashlib.sha256(owner.encode()).hexdigest()[:10]
+    return f"chutes-{mark}-{_NAME.sub('-', launch_id)}"
+
+
+def _launch_of(container: EngineContainer) -> str:
+    """Return the launch id; of what stood by, its name tells since the handing over."""
+    label = str(container.attrs["Config"]["Labels"][LAUNCH_LABEL])
+    if not label.startswith(STAND_BY_PREFIX):
+        return label
+    return str(container.attrs["Name"]).lstrip("/").split("-", 2)[2]
 
 
 def _seen(attrs: Mapping[str, object]) -> Seen:
@@ -322,7 +335,7 @@ def _seen(attrs: Mapping[str, object]) -> Seen:
     networks = container.attrs["NetworkSettings"]["Networks"] or {}
     return Seen(
         container_id=str(container.attrs["Id"]),
-        launch_id=labels[LAUNCH_LABEL],
+        launch_id=_launch_of(container),
         exit_code=None if running else int(state["ExitCode"]),
         out_of_memory=bool(state.get("OOMKilled")),
         egress=labels.get(EGRESS_LABEL, ""),

@@ -21,7 +21,7 @@ from chutes_core.chain.keys import load_neuron_keys
 from chutes_core.miner.chain_view import Chain
 from chutes_core.miner.checks import check_chain
 from chutes_core.miner.host import DataDir, raise_open_files
-from chutes_core.miner.hosting import check_platform, make_hosting
+from chutes_core.miner.hosting import check_platform, gpu_count, make_hosting
 from chutes_core.miner.parts import Ground, build
 from chutes_core.miner.reasons import DEREGISTERED, MINER_ENDED
 from chutes_core.miner.settings import MinerSettings
@@ -68,7 +68,7 @@ async def run(settings: MinerSettings, *, connect: Connect = ChainClient.connect
             api,
             hotkey_ss58=keys.hotkey_ss58,
             is_devnet=chain.is_devnet,
-            gpus=sum(declared.count for declared in settings.declared_gpus),
+            gpus=await asyncio.to_thread(gpu_count, settings),
         )
         stack.push_async_callback(hosting.close)
         return await Miner(Ground(settings, keys, chain, data, store, api, hosting)).run()
@@ -141,6 +141,7 @@ class Miner:
         self._loops.every(_SPACING_S, "work", self._round)
         self._loops.every(_SPACING_S, "wakes", self._parts.wakes.listen)
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
+        self._loops.every(_WATCH_S, "stand-bys", self._parts.stand_bys.keep)
         self._loops.every(_HEALTH_S, "health", self._look_at_health)
         self._loops.every(_HEALTH_S, "attempts", self._look_at_attempts)
         self._loops.every(_HOUSEKEEPING_S, "housekeeping", self._housekeeping)
@@ -201,6 +202,7 @@ class Miner:
 
         After an error that nobody asked for, instances stay: the next start adopts them.
         """
+        await self._parts.stand_bys.end()
         lost = self._exit_code == EXIT_DEREGISTERED
         if lost or self._stop.is_set():
             await self._drain(DEREGISTERED if lost else MINER_ENDED)

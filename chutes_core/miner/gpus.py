@@ -10,10 +10,10 @@ Source of names and constants: NVIDIA's NVML API reference (nvml.h).
 import ctypes
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from chutes_core.base.errors import Unavailable
 from graval.gpus import identify
+from graval.nvml import Library, PciInfo
 
 _TEXT_BYTES = 96
 _LIBRARY = "libnvidia-ml.so.1"
@@ -53,14 +53,6 @@ class LeftOut:
     reason: str
 
 
-class Library(Protocol):
-    """The part of NVML that is called."""
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        """Return a function that answers 0 where it succeeded."""
-        ...
-
-
 class _Memory(ctypes.Structure):
     """nvmlMemory_t."""
 
@@ -68,20 +60,6 @@ class _Memory(ctypes.Structure):
         ("total", ctypes.c_ulonglong),
         ("free", ctypes.c_ulonglong),
         ("used", ctypes.c_ulonglong),
-    )
-
-
-class _PciInfo(ctypes.Structure):
-    """nvmlPciInfo_t of nvmlDeviceGetPciInfo_v3."""
-
-    _fields_ = (
-        ("bus_id_legacy", ctypes.c_char * 16),
-        ("domain", ctypes.c_uint),
-        ("bus", ctypes.c_uint),
-        ("device", ctypes.c_uint),
-        ("pci_device_id", ctypes.c_uint),
-        ("pci_sub_system_id", ctypes.c_uint),
-        ("bus_id", ctypes.c_char * 32),
     )
 
 
@@ -129,7 +107,7 @@ def sort_devices(devices: tuple[Device, ...]) -> tuple[tuple[Offer, ...], tuple[
 
 
 def _device(library: Library, index: int, driver: str) -> Device:
-    handle, memory, pci = ctypes.c_void_p(), _Memory(), _PciInfo()
+    handle, memory, pci = ctypes.c_void_p(), _Memory(), PciInfo()
     status = library.nvmlDeviceGetHandleByIndex_v2(index, ctypes.byref(handle))
     if status != 0:
         raise Unavailable(

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 
 from loguru import logger
 
-from chutes_core.miner.gpus import Library
 from chutes_core.miner.inventory import Gpu
 from chutes_core.wire.control import GpuHealth
+from graval.nvml import Library, PciInfo
 
 FATAL_XIDS = frozenset({48, 62, 64, 74, 79, 92, 95, 119, 120, 140, 143})
 """Double-bit errors, a GPU off the bus, NVLink and GSP failures: nothing should run there."""
@@ -257,18 +257,8 @@ def _processes(library: Library, handle: ctypes.c_void_p) -> int:
     return count.value if status == 0 else 0
 
 
-class _PciInfo(ctypes.Structure):
-    """nvmlPciInfo_t of nvmlDeviceGetPciInfo_v3."""
-
-    _fields_ = (
-        ("bus_id_legacy", ctypes.c_char * 16),
-        ("numbers", ctypes.c_uint * 5),
-        ("bus_id", ctypes.c_char * 32),
-    )
-
-
 def _pci(library: Library, handle: ctypes.c_void_p) -> str:
-    info = _PciInfo()
+    info = PciInfo()
     if library.nvmlDeviceGetPciInfo_v3(handle, ctypes.byref(info)) != 0:
         return ""
     return str(info.bus_id.decode("ascii", "replace"))

@@ -7,7 +7,7 @@ Invariant: what comes back was tried: a docker runtime has reached its engine an
 import asyncio
 import os
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from chutes_core.miner.archives import Archives
 from chutes_core.miner.attempts import AttemptWatch, read_containers, read_nothing
 from chutes_core.miner.bundles import Bundles
 from chutes_core.miner.discovery import Validator
+from chutes_core.miner.gpus import Device, read_devices, sort_devices
 from chutes_core.miner.hostfacts import TransferMeter
 from chutes_core.miner.launcher import Images
 from chutes_core.miner.pulls import Pulls
@@ -37,6 +38,7 @@ from chutes_core.wire.control import ImageRef
 _MIB = 1024 * 1024
 _KEPT_FOR_HOST = 0.1  # of memory
 _LEAST_MEMORY = 256 * _MIB
+Read = Callable[[], Sequence[Device]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,6 @@ async def make_hosting(
     runtime = DockerRuntime(
         client,
         hotkey_ss58,
-        networks=networks,
         walls=walls,
         limits=limits,
         dns=settings.resolvers,
@@ -98,6 +99,19 @@ async def make_hosting(
     containers, mark = Containers(client, hotkey_ss58), walls.mark
     attempts = AttemptWatch(lambda: read_containers(containers, mark))
     return Hosting(WithSystemRunner(runtime, own), images, runtime.close, meter, attempts, pulls)
+
+
+def gpu_count(settings: MinerSettings, read: Read = read_devices) -> int:
+    """Return among how many GPUs this host's memory and CPUs are divided.
+
+    Raises:
+        Unavailable: ``nvml_failed``.
+    """
+    declared = sum(one.count for one in settings.declared_gpus)
+    if declared:
+        return declared
+    offers, _ = sort_devices(tuple(read()))
+    return len(offers)
 
 
 def limits_of(settings: MinerSettings, *, gpus: int) -> InstanceLimits:

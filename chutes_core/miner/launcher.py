@@ -5,7 +5,7 @@ holds the grant's public facts only; nothing of the miner's own settings or keys
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from chutes_core.base.errors import ProtocolError
@@ -51,11 +51,13 @@ class Launcher:
         api: ValidatorApi,
         images: Images,
         graval_python: str,
+        started: Callable[[InstanceSpec], None] = lambda spec: None,
     ) -> None:
         self._node = node
         self._runtime = runtime
         self._api = api
         self._images = images
+        self._started = started
         self._devices = frozenset(gpu.uuid for gpu in node.gpus if not gpu.stand_in)
         self._graval_python = graval_python
 
@@ -90,16 +92,16 @@ class Launcher:
             ChutesError: a step failed; its code is the reason.
         """
         self._check(grant, action)
-        await self._runtime.start(
-            InstanceSpec(
-                launch_id=grant.launch_id,
-                image=await self._image(grant.image, validator),
-                runner_env=self._runner_env(grant),
-                gpu_count=len(grant.gpu_uuids),
-                device_uuids=tuple(u for u in grant.gpu_uuids if u in self._devices),
-                allow_egress=grant.allow_external_egress,
-            )
+        spec = InstanceSpec(
+            launch_id=grant.launch_id,
+            image=await self._image(grant.image, validator),
+            runner_env=self._runner_env(grant),
+            gpu_count=len(grant.gpu_uuids),
+            device_uuids=tuple(u for u in grant.gpu_uuids if u in self._devices),
+            allow_egress=grant.allow_external_egress,
         )
+        await self._runtime.start(spec)
+        self._started(spec)
         return await self._runtime.wait_ready(grant.launch_id, grant.listen_deadline_s)
 
     async def _image(self, image: ImageRef, validator: Validator) -> PreparedImage:

@@ -136,6 +136,10 @@ class Books:
             for gpu in run.gpu_uuids
         }
 
+    def taken(self) -> int:
+        """Return how many GPUs serve a launch, prove beside one, or are offered for one."""
+        return len({gpu for run in self.running() for gpu in (*run.gpu_uuids, *run.beside)})
+
     def tenants(self, now_us: int) -> tuple[Tenant, ...]:
         """Return the instances of chutes, as `shares.to_return` sees them."""
         return tuple(

@@ -29,6 +29,7 @@ from chutes_core.miner.relay import Relay
 from chutes_core.miner.scheduler import Scheduler
 from chutes_core.miner.server import OPERATOR_LIMITS, HttpServer, build_http
 from chutes_core.miner.settings import MinerSettings
+from chutes_core.miner.standby import StandBys
 from chutes_core.miner.store import MinerStore
 from chutes_core.miner.validator_api import HttpValidatorApi
 from chutes_core.miner.wakes import Wakes
@@ -72,6 +73,7 @@ class Parts:
     deployer: Deployer
     scheduler: Scheduler
     wakes: Wakes
+    stand_bys: StandBys
     kernel: KernelLog
     health: HealthWatch
     attempts: AttemptWatch
@@ -93,7 +95,14 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
     relay, backoff = Relay(), BackOff(clock)
     directory = _directory(ground, clock)
     book = LeaseBook(ground.keys.hotkey, ground.store, lease_blocks=settings.lease_blocks)
-    deployer = _deployer(ground, node, relay, backoff, directory, clock)
+    stand_bys = StandBys(
+        hosting.runtime,
+        most=settings.stand_bys,
+        graval_python=settings.prover_python,
+        idle=lambda: 0 if deployer.draining else len(node.gpus) - deployer.books.taken(),
+        clock=clock,
+    )
+    deployer = _deployer(ground, node, relay, backoff, directory, clock, stand_bys)
     kernel = KernelLog()
     health = HealthWatch(node.gpus, read_vitals, kernel.xids)
     scheduler = Scheduler(
@@ -143,6 +152,7 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         deployer=deployer,
         scheduler=scheduler,
         wakes=Wakes(ground.api, lambda: directory.validators, deployer.books.news),
+        stand_bys=stand_bys,
         kernel=kernel,
         health=health,
         attempts=hosting.attempts,
@@ -194,6 +204,7 @@ def _deployer(
     backoff: BackOff,
     directory: Directory,
     clock: Clock,
+    stand_bys: StandBys,
 ) -> Deployer:
     hosting = ground.hosting
     launcher = Launcher(
@@ -202,6 +213,7 @@ def _deployer(
         api=ground.api,
         images=hosting.images,
         graval_python=ground.settings.prover_python,
+        started=stand_bys.note,
     )
     return Deployer(
         launcher=launcher,

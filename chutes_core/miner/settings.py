@@ -63,6 +63,9 @@ class MinerSettings(RoleSettings):
     )
     registry_user: str = ""
     registry_password: SecretStr = SecretStr("")
+    stand_bys: int = Field(
+        default=1, ge=0, le=64, description="instances held ready on idle GPUs; 0: none"
+    )
     keep_images: int = Field(default=20, ge=1, le=10_000)
     declare_gpu: str = ""
     validators: str = "auto"

@@ -15,6 +15,7 @@ from chutes_core.base.errors import ChutesError
 from chutes_core.runner.app import run
 from chutes_core.runner.lifecycle import ExitCode
 from chutes_core.runner.settings import RunnerSettings
+from chutes_core.runner.standby import StandBy
 
 
 def main() -> int:
@@ -22,8 +23,10 @@ def main() -> int:
     ready = _claim_stdout()
     _configure_logs()
     try:
-        settings = RunnerSettings.load(os.environ)
-        return run(settings, SystemClock(), ready)
+        stand_by = StandBy.taken_from(os.environ)
+        if stand_by is None:
+            RunnerSettings.load(os.environ)  # what is wrong is said before anything is started
+        return run(SystemClock(), ready, stand_by=stand_by)
     except ChutesError as error:
         logging.getLogger("chutes_core.runner").error("%s", error)
         return ExitCode.BAD_SETTINGS

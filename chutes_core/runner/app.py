@@ -13,11 +13,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import TextIO
 
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import Unavailable
+from chutes_core.base.errors import ChutesError, Unavailable
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor
 from chutes_core.runner.identity import Identity
@@ -25,9 +25,11 @@ from chutes_core.runner.jobs import JobDesk
 from chutes_core.runner.lifecycle import Ending, ExitCode, Lease, Lifecycle
 from chutes_core.runner.loader import ChuteHost
 from chutes_core.runner.proof import ProofGate
+from chutes_core.runner.prover import WaitingProvers
 from chutes_core.runner.server import Listener
 from chutes_core.runner.session import Instance
 from chutes_core.runner.settings import RunnerSettings
+from chutes_core.runner.standby import StandBy
 
 # After a signal: 3 s of grace by default, CANCEL_S, these hooks and the guard are under 10 s,
 # which is what container engines wait before they kill.
@@ -36,11 +38,18 @@ EXIT_GUARD_S = 2.0
 _LOG = logging.getLogger("chutes_core.runner")
 
 
-def run(settings: RunnerSettings, clock: Clock, ready: TextIO) -> int:
+def run(
+    clock: Clock,
+    ready: TextIO,
+    *,
+    environ: MutableMapping[str, str] = os.environ,
+    stand_by: StandBy | None = None,
+) -> int:
     """Run one instance on the calling (main) thread; the exit status.
 
     Args:
-        settings: what the miner gave.
+        environ: what the miner gave; with ``stand_by`` it comes later.
+        stand_by: what is made ready before.
         clock: leases and durations.
         ready: receives the ready line and is then closed.
     """
@@ -48,9 +57,20 @@ def run(settings: RunnerSettings, clock: Clock, ready: TextIO) -> int:
     signals = _signal_socket()
     status: list[int] = [ExitCode.CRASHED]
 
+    async def launched() -> int:
+        provers = WaitingProvers()
+        try:
+            if stand_by and not await stand_by.order(chute_loop, signals, provers, environ):
+                return ExitCode.STOPPED
+            settings = RunnerSettings.load(environ)
+        except ChutesError as error:
+            _LOG.error("%s", error)
+            return ExitCode.BAD_SETTINGS
+        return await _session(settings, clock, chute_loop, ready, signals, provers)
+
     def session() -> None:
         try:
-            status[0] = asyncio.run(_session(settings, clock, chute_loop, ready, signals))
+            status[0] = asyncio.run(launched())
         finally:
             _guard_exit(lambda: status[0])
             chute_loop.stop()
@@ -68,6 +88,7 @@ async def _session(
     chute_loop: ChuteLoop,
     ready: TextIO,
     signals: socket.socket,
+    provers: WaitingProvers,
 ) -> int:
     lifecycle = Lifecycle(Lease(settings.first_lease_s, clock))
     _watch_signals(signals, lifecycle, settings.sigterm_grace_s)
@@ -75,7 +96,8 @@ async def _session(
     executor = Executor(chute_loop, clock)
     host = ChuteHost(chute_loop, executor, clock)
     jobs = JobDesk(chute_loop, host.jobs, clock)
-    instance = Instance(identity, ProofGate(settings, identity), host, executor, lifecycle, jobs)
+    gate = ProofGate(settings, identity, provers)
+    instance = Instance(identity, gate, host, executor, lifecycle, jobs)
     listener = Listener(instance, settings.max_connections)
     try:
         port = await listener.listen(settings.host, settings.port)

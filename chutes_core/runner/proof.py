@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from chutes_core.base.errors import Conflict, ProtocolError
 from chutes_core.runner.identity import Identity
-from chutes_core.runner.prover import Prover
+from chutes_core.runner.prover import Prover, WaitingProvers
 from chutes_core.runner.settings import GpuSlot, RunnerSettings
 from chutes_core.wire.control import Handshake
 from chutes_core.wire.launch import Warm
@@ -22,9 +22,15 @@ BUSY_WAIT_S = 2.0
 class ProofGate:
     """Lets one proof attempt run at a time."""
 
-    def __init__(self, settings: RunnerSettings, identity: Identity) -> None:
+    def __init__(
+        self,
+        settings: RunnerSettings,
+        identity: Identity,
+        waiting: WaitingProvers | None = None,
+    ) -> None:
         self._settings = settings
         self._identity = identity
+        self._waiting = waiting or WaitingProvers()
         self._place = asyncio.Lock()
         self._attempt: ProofAttempt | None = None
 
@@ -49,7 +55,7 @@ class ProofGate:
         gpus = self._settings.gpus
         if again:
             gpus = tuple(gpu for gpu in gpus if not gpu.idle)
-        self._attempt = ProofAttempt(self._settings, self._identity, gpus)
+        self._attempt = ProofAttempt(self._settings, self._identity, gpus, self._waiting)
         return self._attempt
 
     async def end(self, attempt: "ProofAttempt") -> None:
@@ -69,8 +75,13 @@ class ProofAttempt:
     """One attempt on one connection."""
 
     def __init__(
-        self, settings: RunnerSettings, identity: Identity, gpus: tuple[GpuSlot, ...]
+        self,
+        settings: RunnerSettings,
+        identity: Identity,
+        gpus: tuple[GpuSlot, ...],
+        waiting: WaitingProvers,
     ) -> None:
+        self._waiting = waiting
         self._settings = settings
         self._identity = identity
         self._gpus = gpus
@@ -86,7 +97,7 @@ class ProofAttempt:
             Unavailable: ``prover_…``.
         """
         for gpu in self._gpus:
-            prover = await Prover.start(self._settings.graval_python, gpu)
+            prover = await Prover.start(self._settings.graval_python, gpu, self._waiting)
             if self._closed:  # the connection ended meanwhile
                 await prover.kill()
                 raise ProtocolError("proof_closed", "the proof was given up")
@@ -132,6 +143,7 @@ class ProofAttempt:
 
     async def finish(self) -> None:
         """Stop the provers and wait until they have exited; what they work on is dropped."""
+        await self._waiting.close()
         if self._busy:
             await self.close()
         provers, self._provers = self._provers, []

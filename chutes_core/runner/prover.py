@@ -7,9 +7,10 @@ that dies closes the child's stdin, upon which the child exits by itself.
 
 import asyncio
 import contextlib
+import json
 import os
 from collections import deque
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from chutes_core.base.errors import Unavailable
@@ -46,24 +47,19 @@ class Prover:
         self._stderr = asyncio.ensure_future(self._keep_stderr())
 
     @classmethod
-    async def start(cls, python: str, gpu: GpuSlot) -> "Prover":
+    async def start(
+        cls, python: str, gpu: GpuSlot, waiting: "WaitingProvers | None" = None
+    ) -> "Prover":
         """Start the child for one GPU; the numpy backend where a stand-in is declared.
 
         Raises:
             Unavailable: ``prover_not_started``.
         """
         name = f"gpu {gpu.index}"
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *_command(python, gpu),
-                env=_environ(gpu),
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        except OSError as error:
-            raise Unavailable("prover_not_started", f"{name}: {python}: {error}") from error
-        return cls(process, name)
+        ready = waiting.take() if waiting is not None else None
+        if ready is not None:
+            return cls(_sent_off(ready, gpu), name)
+        return cls(await _spawned((*_command(python), *_arguments(gpu)), _environ(gpu), name), name)
 
     @property
     def pid(self) -> int:
@@ -169,12 +165,73 @@ class Prover:
             self._tail.extend(chunk.decode(errors="replace").splitlines())
 
 
-def _command(python: str, gpu: GpuSlot) -> list[str]:
-    command = [python, "-m", "graval.prover"]
+class WaitingProvers:
+    """Children that have imported what they need and wait to be told their GPU."""
+
+    def __init__(self) -> None:
+        self._ready: list[asyncio.subprocess.Process] = []
+
+    async def begin(self, python: str, count: int, declared: bool) -> None:
+        """Start so many, for stand-ins or for devices.
+
+        Raises:
+            Unavailable: ``prover_not_started``.
+        """
+        backend = "numpy" if declared else "auto"
+        command = (*_command(python), "--later", "--backend", backend)
+        for number in range(count):
+            name = f"waiting prover {number}"
+            self._ready.append(await _spawned(command, dict(os.environ), name))
+
+    def take(self) -> asyncio.subprocess.Process | None:
+        """Return one that still waits, or None."""
+        while self._ready:
+            process = self._ready.pop()
+            if process.returncode is None:
+                return process
+        return None
+
+    async def close(self) -> None:
+        """End those that nobody took."""
+        while (process := self.take()) is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _spawned(
+    command: Sequence[str], environ: Mapping[str, str], name: str
+) -> asyncio.subprocess.Process:
+    try:
+        return await asyncio.create_subprocess_exec(
+            *command,
+            env=environ,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+    except OSError as error:
+        text = f"{name}: {command[0]}: {error}"
+        raise Unavailable("prover_not_started", text) from error
+
+
+def _sent_off(process: asyncio.subprocess.Process, gpu: GpuSlot) -> asyncio.subprocess.Process:
+    """Tell a waiting child its GPU. One that has died meanwhile shows it when its WARM is due."""
+    assert process.stdin is not None
+    order = {"arguments": _arguments(gpu), "environ": _environ(gpu)}
+    process.stdin.write(json.dumps(order).encode() + b"\n")
+    return process
+
+
+def _command(python: str) -> list[str]:
+    return [python, "-m", "graval.prover"]
+
+
+def _arguments(gpu: GpuSlot) -> list[str]:
     if gpu.declare is None:  # the only GPU that the child sees
-        return [*command, "--gpu", "0", "--backend", "auto"]
+        return ["--gpu", "0", "--backend", "auto"]
     stand_in = ["--backend", "numpy", "--declare", gpu.declare, "--uuid", gpu.uuid]
-    return [*command, "--gpu", str(gpu.index), *stand_in]
+    return ["--gpu", str(gpu.index), *stand_in]
 
 
 def _environ(gpu: GpuSlot) -> dict[str, str]:

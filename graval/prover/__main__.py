@@ -4,11 +4,15 @@ A child process: `graval.messages` on stdin and stdout, logs of libraries on std
 WARM when the device is ready, answers legs, and exits 0 on QUIT or at the end of its input. On any
 error it writes one ERROR (code, text, hint) and exits 1.
 
+With `--later` it imports its backend and waits for its arguments and environment: one line of JSON
+before the frames. It opens no device before that line, and exits 0 where none comes.
+
 Invariant: nothing but frames reaches stdout: file descriptor 1 is pointed at stderr before a
 backend is imported, because CUDA and compilers print.
 """
 
 import argparse
+import json
 import os
 import sys
 from typing import BinaryIO
@@ -16,7 +20,7 @@ from typing import BinaryIO
 from graval.challenge import Leg1, Leg2
 from graval.errors import GravalError, ProtocolViolation
 from graval.messages import MAX_ERROR_TEXT, ErrorReport, Kind, Message, read, write
-from graval.prover.backend import BACKENDS, Choice, open_backend
+from graval.prover.backend import BACKENDS, Choice, open_backend, prepare
 from graval.prover.prove import Prover
 
 
@@ -24,6 +28,14 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the prover on this process's stdin and stdout; the exit status."""
     options = _parser().parse_args(arguments)
     source, sink = _claim_streams()
+    if options.later:
+        prepare(options.backend)
+        line = source.readline()
+        if not line:
+            return 0
+        order = json.loads(line)
+        os.environ.update(order["environ"])
+        options = _parser().parse_args(order["arguments"])
     choice = Choice(gpu=options.gpu, declare=options.declare, uuid=options.uuid)
     try:
         prover = Prover(open_backend(options.backend, choice))
@@ -63,6 +75,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--gpu", type=int, default=0, help="index among the visible GPUs")
     parser.add_argument("--backend", choices=("auto", *BACKENDS), default="auto")
     parser.add_argument("--declare", help="class that a CPU stands in for (devnet only)")
+    parser.add_argument("--later", action="store_true", help="wait for a line with the arguments")
     parser.add_argument("--uuid", help="UUID of a stand-in (devnet only)")
     return parser
 

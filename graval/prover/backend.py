@@ -5,6 +5,7 @@ then, so that a machine without torch can run the numpy one. Invariant: every ba
 rows and tags of `graval.prf`, bit by bit.
 """
 
+import contextlib
 import importlib
 from dataclasses import dataclass
 from typing import Protocol
@@ -94,6 +95,13 @@ def open_backend(name: str, choice: Choice) -> Backend:
     module = importlib.import_module(f"graval.prover.{name}_backend")
     opened: Backend = module.open_device(choice)
     return opened
+
+
+def prepare(name: str) -> None:
+    """Import a backend, so that it opens sooner; no device is touched, what fails is said then."""
+    for one in ("triton", "torch") if name == "auto" else (name,):
+        with contextlib.suppress(ImportError):
+            importlib.import_module(f"graval.prover.{one}_backend")
 
 
 def _open_auto(choice: Choice) -> Backend:

@@ -10,10 +10,11 @@ Source of names and constants: NVIDIA's NVML API reference (nvml.h).
 import contextlib
 import ctypes
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+
+from graval.nvml import Library, PciInfo
 
 _TEXT_BYTES = 96
 _CLOCK_SM = 1  # NVML_CLOCK_SM
@@ -21,14 +22,6 @@ _LIBRARY = "libnvidia-ml.so.1"
 _MOST_PROCESSES = 64
 _MIB = 1 << 20
 _UNKNOWN = (1 << 64) - 1  # NVML_VALUE_NOT_AVAILABLE
-
-
-class Library(Protocol):
-    """The part of NVML that is called."""
-
-    def __getattr__(self, name: str) -> Callable[..., int]:
-        """Return a function that answers 0 where it succeeded."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -64,20 +57,6 @@ class _ProcessInfo(ctypes.Structure):
         ("memory", ctypes.c_ulonglong),
         ("gpu_instance", ctypes.c_uint),
         ("compute_instance", ctypes.c_uint),
-    )
-
-
-class _PciInfo(ctypes.Structure):
-    """nvmlPciInfo_t of nvmlDeviceGetPciInfo_v3."""
-
-    _fields_ = (
-        ("bus_id_legacy", ctypes.c_char * 16),
-        ("domain", ctypes.c_uint),
-        ("bus", ctypes.c_uint),
-        ("device", ctypes.c_uint),
-        ("pci_device_id", ctypes.c_uint),
-        ("pci_sub_system_id", ctypes.c_uint),
-        ("bus_id", ctypes.c_char * 32),
     )
 
 
@@ -146,7 +125,7 @@ def _view(library: Library, handle: ctypes.c_void_p) -> DriverView:
     mig_now, mig_next = ctypes.c_uint(), ctypes.c_uint()
     library.nvmlDeviceGetEccMode(handle, ctypes.byref(ecc_now), ctypes.byref(ecc_next))
     library.nvmlDeviceGetMigMode(handle, ctypes.byref(mig_now), ctypes.byref(mig_next))
-    clock, limit_mw, pci = ctypes.c_uint(), ctypes.c_uint(), _PciInfo()
+    clock, limit_mw, pci = ctypes.c_uint(), ctypes.c_uint(), PciInfo()
     library.nvmlDeviceGetMaxClockInfo(handle, _CLOCK_SM, ctypes.byref(clock))
     library.nvmlDeviceGetEnforcedPowerLimit(handle, ctypes.byref(limit_mw))
     library.nvmlDeviceGetPciInfo_v3(handle, ctypes.byref(pci))

@@ -66,7 +66,7 @@ def measure(net: Localnet, options: argparse.Namespace) -> dict:
     validator = net.start_validator(1)
     net.register_miner(number)
     settings = dict(pair.split("=", 1) for pair in options.set)
-    extra = {"POLL_SECONDS": str(options.poll_seconds), **settings}
+    extra = {"POLL_SECONDS": str(options.poll_seconds), "STAND_BYS": "1", **settings}
     miner = net.start_miner(number, extra=extra)
     user = rich_user(net, str(validator.ready["url"]))
     user.deploy_as_own("echo", changes=[('name="echo",\n    im', BRIEF + "im")])

@@ -86,9 +86,8 @@ class Stage:
         self.validator = Validator(data)
         self.sha256 = hashlib.sha256(data).hexdigest()
         self.size = len(data)
-        self.runtime = DockerRuntime(
-            client, owner, networks=ensure_networks(client, owner), walls=None, limits=LIMITS
-        )
+        walls = SimpleNamespace(networks=ensure_networks(client, owner), mend=lambda: False)
+        self.runtime = DockerRuntime(client, owner, walls=walls, limits=LIMITS)
         images = ArchivedImages(folder, TransferMeter())
         images._archives = Archives(folder, pause_s=0.01)
         gpu = SimpleNamespace(uuid=GPU, index=0, stand_in=False, gpu_class="h100_sxm")

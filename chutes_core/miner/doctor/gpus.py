@@ -15,6 +15,7 @@ from chutes_core.base.errors import ChutesError
 from chutes_core.engine.connect import Engine
 from chutes_core.engine.failures import explained
 from chutes_core.engine.gpu import device_requests
+from chutes_core.miner.doctor.needs import driver_held_against, read_needs
 from chutes_core.miner.doctor.report import Finding
 from chutes_core.miner.gpus import read_devices, sort_devices
 from chutes_core.miner.health import UNWELL, KernelLog, is_at, judge, read_vitals
@@ -44,7 +45,9 @@ async def look_at_gpus(settings: MinerSettings) -> Iterable[Finding]:
     if not devices:
         fix = "install the NVIDIA driver (nvidia-smi must list the GPUs)"
         return [Finding("driver", "fail", "no NVIDIA driver, or no GPU that it shows", fix)]
-    findings = [Finding("driver", "ok", f"driver {devices[0].driver}, {len(devices)} GPUs")]
+    driver = devices[0].driver
+    findings = [Finding("driver", "ok", f"driver {driver}, {len(devices)} GPUs")]
+    findings.append(driver_held_against(read_needs(), driver))
     if is_in_use(settings.data_path):  # what fills their memory is the miner's own
         devices = tuple(replace(device, used_bytes=0) for device in devices)
     offers, left_out = sort_devices(devices)

@@ -33,6 +33,7 @@ class Needs:
     kernel: tuple[int, int]
     python: tuple[tuple[int, int], tuple[int, int]]
     bandwidth_mbps: int
+    driver: str
 
 
 def read_needs(file: Path = FILE) -> Needs:
@@ -53,6 +54,7 @@ def read_needs(file: Path = FILE) -> Needs:
             kernel=_version(str(miner["os"]["kernel"]).split()[0]),
             python=(first, last),
             bandwidth_mbps=int(miner["network"]["min_bandwidth_mbps"]),
+            driver=_driver(miner["gpu"]["min_driver"]),
         )
     except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
         raise Invalid(
@@ -81,6 +83,18 @@ def held_against(
     yield _bandwidth(needs, host)
 
 
+def driver_held_against(needs: Needs, driver: str) -> Finding:
+    """Return how the NVIDIA driver of this host compares."""
+    if _parts(driver) >= _parts(needs.driver):
+        return Finding("driver version", "ok", driver)
+    return Finding(
+        "driver version",
+        "fail",
+        f"{driver or 'it does not tell its version'}; {needs.driver} or later is needed",
+        f"apt-get install nvidia-driver-{needs.driver.split('.')[0]}, and reboot",
+    )
+
+
 def _bandwidth(needs: Needs, host: HostFacts) -> Finding:
     if host.measured_bytes_per_s is None:
         return Finding("bandwidth", "skip", "not measured yet: no image was fetched")
@@ -107,6 +121,17 @@ def _whether(name: str, has: str, wants: str, *, well: bool) -> Finding:
 def _version(text: str) -> tuple[int, int]:
     major, minor = [*text.strip().split("."), "0"][:2]
     return int(major), int("".join(c for c in minor if c.isdigit()) or "0")
+
+
+def _driver(value: object) -> str:
+    if not isinstance(value, str) or not _parts(value):  # YAML makes a number of an unquoted 580.65
+        raise ValueError(f"min_driver {value!r} is no version in quotes")
+    return value
+
+
+def _parts(version: str) -> tuple[int, ...]:
+    parts = version.split(".")
+    return tuple(map(int, parts)) if all(part.isdecimal() for part in parts) else ()
 
 
 def _dotted(version: tuple[int, int]) -> str:

@@ -4,7 +4,8 @@ Invariant: a runtime keeps what it needs to recognise its instances outside of t
 so that a miner that was killed finds them again by `instances()`, and can tell how one ended.
 """
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -60,6 +61,41 @@ class InstanceSpec:
     gpu_count: int = 1
     device_uuids: tuple[str, ...] = ()
     allow_egress: bool = False
+
+
+@dataclass(frozen=True)
+class StandBy:
+    """An instance that is held ready without a launch, without code and without a device.
+
+    Args:
+        image: what it is started from.
+        gpu_count: so many provers' interpreters wait with it.
+        allow_egress: as in InstanceSpec.
+        declared: its GPUs are stand-ins.
+        graval_python: runs the provers, where the runtime has no own.
+    """
+
+    image: PreparedImage
+    gpu_count: int
+    allow_egress: bool
+    declared: bool
+    graval_python: str
+
+    def fits(self, spec: InstanceSpec) -> bool:
+        """Tell whether it can become this instance."""
+        return (
+            (self.image.sha256, self.gpu_count, self.allow_egress)
+            == (spec.image.sha256, spec.gpu_count, spec.allow_egress)
+        ) and self.declared == (not spec.device_uuids)
+
+    @property
+    def runner_env(self) -> dict[str, str]:
+        """Return the variables that make a runner wait."""
+        wanted = {"provers": self.gpu_count, "declared": self.declared}
+        return {
+            "CHUTES_RUNNER_STAND_BY": json.dumps(wanted),
+            "CHUTES_RUNNER_GRAVAL_PYTHON": self.graval_python,
+        }
 
 
 @dataclass(frozen=True)
@@ -131,6 +167,10 @@ class Runtime(Protocol):
         Raises:
             ChutesError: ``start_failed``, or the engine's refusal; nothing is left behind.
         """
+        ...
+
+    async def stand_by(self, wanted: Sequence[StandBy]) -> tuple[StandBy, ...]:
+        """Hold exactly these ready; return those that failed. `start` takes what fits."""
         ...
 
     async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:

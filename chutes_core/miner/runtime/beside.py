@@ -7,6 +7,7 @@ traces are; nothing with an image ever runs outside of a container.
 """
 
 import asyncio
+from collections.abc import Sequence
 
 from chutes_core.miner.runtime.base import (
     Ended,
@@ -15,6 +16,7 @@ from chutes_core.miner.runtime.base import (
     PreparedImage,
     Ready,
     Runtime,
+    StandBy,
 )
 from chutes_core.miner.runtime.process import ProcessRuntime
 from chutes_core.wire.control import ImageRef, RuntimeName
@@ -59,6 +61,10 @@ class WithSystemRunner:
         """Start the system chute as a process, a chute as a container."""
         system = spec.image.sha256 == NO_IMAGE_SHA256
         await (self._own if system else self._containers).start(spec)
+
+    async def stand_by(self, wanted: Sequence[StandBy]) -> tuple[StandBy, ...]:
+        """Hold containers ready."""
+        return await self._containers.stand_by(wanted)
 
     async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:
         """Return where the instance listens."""

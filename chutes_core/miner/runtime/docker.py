@@ -14,14 +14,13 @@ only when its container is gone, for the GPU counts as taken until then.
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError, NotFound
-from chutes_core.engine.networks import Networks
 from chutes_core.engine.run import (
     HOME,
     TMP,
@@ -39,9 +38,12 @@ from chutes_core.miner.runtime.base import (
     PreparedImage,
     Ready,
     RuntimeFailed,
+    StandBy,
 )
 from chutes_core.miner.runtime.docker_images import EngineImages
+from chutes_core.miner.runtime.docker_waiting import DockerPlaces
 from chutes_core.miner.runtime.registries import Registries
+from chutes_core.miner.runtime.waiting import Pool
 from chutes_core.miner.runtime.walls import Walls
 from chutes_core.wire.control import ImageRef, RuntimeName
 
@@ -83,8 +85,7 @@ class DockerRuntime:
     Args:
         client: of the engine.
         owner: the miner's hotkey.
-        networks: of this miner, made by `Walls.raise_up`.
-        walls: kept up while this runs.
+        walls: raised, and kept up while this runs.
         limits: of an instance.
         dns: resolvers that instances ask while they have a way out.
         graval_home: a self-contained Python with torch and Triton, mounted read-only; None: the
@@ -99,7 +100,6 @@ class DockerRuntime:
         client: EngineClient,
         owner: str,
         *,
-        networks: Networks,
         walls: Walls,
         limits: InstanceLimits,
         dns: tuple[str, ...] = (),
@@ -111,12 +111,19 @@ class DockerRuntime:
         self._client = client
         self._owner = owner
         self._containers = Containers(client, owner)
-        self._networks = networks
         self._walls = walls
         self._limits = limits
         self._dns = dns
         self._graval_home = graval_home
         self._images = EngineImages(client, keep_images, registries or Registries(), pulls)
+        self._places = DockerPlaces(
+            client,
+            owner,
+            describe=self._describe,
+            environment=self._environment,
+            networks=lambda: walls.networks,
+        )
+        self._pool = Pool(self._places)
         self._seen: dict[str, Seen] = {}
         self._over: dict[str, Ended] = {}
         self._tails: dict[str, str] = {}
@@ -141,6 +148,7 @@ class DockerRuntime:
             return
         self._looks += 1
         self._note(None)
+        self._places.seen(frozenset(i for i, one in listed.items() if one.exit_code is None))
         for launch_id in before - listed.keys():  # one that was started since is not in the list
             if self._seen.pop(launch_id, None) is not None:
                 self._over.setdefault(launch_id, Ended(None))
@@ -166,23 +174,8 @@ class DockerRuntime:
 
     async def start(self, spec: InstanceSpec) -> None:
         """Create and start the container; what fails leaves none behind."""
-        image = spec.image.image_digest
-        python = await asyncio.to_thread(self._containers.interpreter, image)
-        container = ContainerSpec(
-            launch_id=spec.launch_id,
-            owner=self._owner,
-            image=image,
-            entrypoint=(python, *RUNNER),
-            environment=self._environment(spec.runner_env),
-            inside=self._networks.inside,
-            outside=self._networks.outside,
-            egress="always" if spec.allow_egress else "startup",
-            limits=self._limits.of(spec.gpu_count),
-            gpu_uuids=spec.device_uuids,
-            read_only_mounts=self._mounts(),
-            dns=self._dns,
-        )
-        await asyncio.to_thread(self._containers.start, container)
+        if not await self._pool.take(spec):
+            await self._start(spec)
         seen = await asyncio.to_thread(self._containers.find, spec.launch_id)
         if seen is None:
             raise RuntimeFailed("start_failed", "the container was gone right after its start")
@@ -190,6 +183,36 @@ class DockerRuntime:
         self._seen[spec.launch_id] = seen
         logger.bind(launch_id=spec.launch_id, container=seen.container_id[:12]).info(
             "instance was started"
+        )
+
+    async def stand_by(self, wanted: Sequence[StandBy]) -> tuple[StandBy, ...]:
+        """Hold containers ready, for stand-ins alone: one keeps the devices it began with."""
+        return await self._pool.hold([one for one in wanted if one.declared])
+
+    async def _start(self, spec: InstanceSpec) -> None:
+        try:
+            await asyncio.to_thread(self._containers.start, self._describe(spec, False))
+        except ChutesError as error:
+            if error.code in _SILENT or not await asyncio.to_thread(self._walls.mend):
+                raise
+            await asyncio.to_thread(self._containers.start, self._describe(spec, False))
+
+    def _describe(self, spec: InstanceSpec, waits: bool) -> ContainerSpec:
+        image, networks = spec.image.image_digest, self._walls.networks
+        return ContainerSpec(
+            launch_id=spec.launch_id,
+            owner=self._owner,
+            image=image,
+            entrypoint=(self._containers.interpreter(image), *RUNNER),
+            environment=self._environment(spec.runner_env),
+            inside=networks.inside,
+            outside=None if waits else networks.outside,
+            egress="always" if spec.allow_egress else "startup",
+            limits=self._limits.of(spec.gpu_count),
+            gpu_uuids=spec.device_uuids,
+            read_only_mounts=self._mounts(),
+            dns=self._dns,
+            waits=waits,
         )
 
     async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:
@@ -217,14 +240,14 @@ class DockerRuntime:
     def host(self, launch_id: str) -> str:
         """Return the container's address on the inside network."""
         seen = self._seen.get(launch_id)
-        return seen.networks.get(self._networks.inside.name, "") if seen else ""
+        return seen.networks.get(self._walls.networks.inside.name, "") if seen else ""
 
     async def settle(self, launch_id: str) -> None:
         """Cut the way out of an instance that had it for its start-up only."""
         seen = self._seen.get(launch_id)
         if seen is None or seen.egress == "always":
             return
-        if await asyncio.to_thread(self._containers.cut, seen, self._networks.outside):
+        if await asyncio.to_thread(self._containers.cut, seen, self._walls.networks.outside):
             logger.bind(launch_id=launch_id).info("way out of the instance was cut")
             again = await asyncio.to_thread(self._containers.find, launch_id)
             if again is not None:
@@ -241,7 +264,7 @@ class DockerRuntime:
 
     def instances(self) -> tuple[str, ...]:
         """Return the launch ids of all containers of this miner."""
-        return tuple(sorted(self._seen))
+        return tuple(sorted(self._seen.keys() - self._pool.held.keys()))
 
     def log_tail(self, launch_id: str, max_chars: int) -> str:
         """Return the end of an instance's output; asks the engine (in a thread) while it runs."""

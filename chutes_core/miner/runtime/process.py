@@ -8,13 +8,14 @@ process with a reused pid is ever signalled.
 """
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from loguru import logger
@@ -29,8 +30,10 @@ from chutes_core.miner.runtime.base import (
     PreparedImage,
     Ready,
     RuntimeFailed,
+    StandBy,
 )
 from chutes_core.miner.runtime.venvs import Venvs
+from chutes_core.miner.runtime.waiting import Pool
 from chutes_core.wire.control import ImageRef, RuntimeName
 from chutes_core.wire.system import NO_IMAGE_SHA256
 
@@ -40,6 +43,7 @@ _DRIVER_VARIABLES = ("LD_LIBRARY_PATH",)  # where some hosts keep the GPU driver
 _POLL_S = 0.05
 _KILL_WAIT_S = 5.0
 _SHIM_START_S = 2.0
+_STAND_BY_GRACE_S = 2.0
 
 
 class ProcessRuntime:
@@ -58,6 +62,7 @@ class ProcessRuntime:
         self._environ = environ
         self._command = command
         self._children: dict[str, subprocess.Popen[bytes]] = {}
+        self._pool = Pool(self)
 
     @property
     def name(self) -> RuntimeName:
@@ -96,22 +101,68 @@ class ProcessRuntime:
         raise ProtocolError("bad_image_ref", "the process runtime pulls from no registry")
 
     async def start(self, spec: InstanceSpec) -> None:
-        """Start the runner under its shim."""
-        home = self._home(spec.launch_id)
+        """Start the runner under its shim, or take one that stands by."""
+        if await self._pool.take(spec):
+            return
+        self._spawn(spec.launch_id, spec.image, spec.runner_env)
+        logger.bind(launch_id=spec.launch_id).info("instance was started")
+
+    async def stand_by(self, wanted: Sequence[StandBy]) -> tuple[StandBy, ...]:
+        """Hold runners ready."""
+        return await self._pool.hold(wanted)
+
+    async def put_up(self, place: str, stand_by: StandBy) -> None:
+        """Start a runner that waits on its stdin."""
+        self._spawn(place, stand_by.image, stand_by.runner_env, waits=True)
+
+    async def hand_over(self, place: str, launch_id: str, runner_env: Mapping[str, str]) -> None:
+        """Give a runner that waits the launch's name and environment."""
+        home, child = self._home(launch_id), self._children[place]
+        shutil.rmtree(home, ignore_errors=True)
+        self._home(place).rename(home)
+        self._children[launch_id] = self._children.pop(place)
+        assert child.stdin is not None
+        order = {**self._own_env(home), **runner_env}
+        with child.stdin:
+            child.stdin.write(json.dumps(order).encode() + b"\n")
+
+    def is_up(self, place: str) -> bool:
+        """Tell whether a runner still waits."""
+        return self.ended(place) is None
+
+    async def take_down(self, name: str) -> None:
+        """End a runner that waits."""
+        child = self._children.get(name)
+        if child is not None and child.stdin is not None:
+            with contextlib.suppress(OSError):
+                child.stdin.close()
+        await self.stop(name, _STAND_BY_GRACE_S)
+        self.forget(name)
+
+    def _spawn(
+        self,
+        name: str,
+        image: PreparedImage,
+        runner_env: Mapping[str, str],
+        *,
+        waits: bool = False,
+    ) -> None:
+        home = self._home(name)
         shutil.rmtree(home, ignore_errors=True)
         for folder in (home, home / "home", home / "tmp"):
             folder.mkdir(parents=True, mode=0o700)
-        python, own = self._interpreter(spec.image)
+        python, own = self._interpreter(image)
         order = {
             "command": [str(python), *self._command],
-            "env": {**self._clean_env(home, python, spec.runner_env), **own},
+            "env": {**self._clean_env(home, python, runner_env), **own},
             "cwd": str(home / "home"),
+            "stand_by": waits,
         }
         (home / "command.json").write_text(json.dumps(order))
         try:
-            self._children[spec.launch_id] = subprocess.Popen(  # noqa: ASYNC220 - fork is short
+            self._children[name] = subprocess.Popen(
                 [sys.executable, "-I", "-S", shim.__file__, str(home)],
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE if waits else subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 env={},
@@ -119,7 +170,6 @@ class ProcessRuntime:
             )
         except OSError as error:
             raise RuntimeFailed("start_failed", f"no process could be started: {error}") from error
-        logger.bind(launch_id=spec.launch_id).info("instance was started")
 
     async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:
         """Return the port and key of the ready file."""
@@ -149,7 +199,8 @@ class ProcessRuntime:
 
     def instances(self) -> tuple[str, ...]:
         """Return the launch ids that have a directory here."""
-        return tuple(sorted(path.name for path in self._directory.iterdir() if path.is_dir()))
+        names = {path.name for path in self._directory.iterdir() if path.is_dir()}
+        return tuple(sorted(names - self._pool.held.keys()))
 
     def log_tail(self, launch_id: str, max_chars: int) -> str:
         """Return the last characters of the instance's output."""
@@ -209,12 +260,17 @@ class ProcessRuntime:
     def _clean_env(self, home: Path, python: Path, extra: Mapping[str, str]) -> dict[str, str]:
         return {
             "PATH": f"{python.parent}:/usr/local/bin:/usr/bin:/bin",
-            "HOME": str(home / "home"),
-            "TMPDIR": str(home / "tmp"),
             "LANG": self._environ.get("LANG", "C.UTF-8"),
             "PYTHONUNBUFFERED": "1",
             **{name: self._environ[name] for name in _DRIVER_VARIABLES if name in self._environ},
             **extra,
+            **self._own_env(home),
+        }
+
+    def _own_env(self, home: Path) -> dict[str, str]:
+        return {
+            "HOME": str(home / "home"),
+            "TMPDIR": str(home / "tmp"),
             "CHUTES_RUNNER_READY_FILE": str(home / "ready.json"),
         }
 

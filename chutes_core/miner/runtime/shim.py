@@ -29,13 +29,15 @@ _MAX_PROCESSES = 8192
 
 def main(directory: Path) -> int:
     """Run the command of an instance directory until it ends, then end the whole group."""
+    os.chdir(directory)  # the directory of a stand-by is renamed when it is handed over
+    directory = Path()
     order = json.loads((directory / "command.json").read_text())
     _write(directory / "pid.json", {"pid": os.getpid(), "started": _started(os.getpid())})
     child = subprocess.Popen(
         order["command"],
         env=order["env"],
         cwd=order["cwd"],
-        stdin=subprocess.DEVNULL,
+        stdin=None if order.get("stand_by") else subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         preexec_fn=_limit,  # safe here: this process has a single thread until the child runs

@@ -11,7 +11,13 @@ from loguru import logger
 
 from chutes_core.base.errors import ChutesError, Unavailable
 from chutes_core.engine.firewall import Firewall, Rule, rules_for
-from chutes_core.engine.networks import Network, Networks, ensure_networks, remove_networks
+from chutes_core.engine.networks import (
+    Network,
+    Networks,
+    ensure_networks,
+    networks_stand,
+    remove_networks,
+)
 from chutes_core.engine.probe import Walls as Tried
 from chutes_core.engine.probe import try_walls
 from chutes_core.engine.run import EngineClient
@@ -37,6 +43,7 @@ class Walls:
         self._firewall = firewall or Firewall()
         self._probe = probe
         self._rules: tuple[Rule, ...] = ()
+        self._networks: Networks | None = None
         self.stand = False
         self.mark = f"chutes {owner[:16]}"
         """The comment that each rule of this miner carries."""
@@ -49,7 +56,7 @@ class Walls:
                 (``firewall_unavailable``), tried (``walls_not_tried``), or do not hold
                 (``walls_leak``).
         """
-        networks = ensure_networks(self._client, self._owner)
+        networks = self._networks = ensure_networks(self._client, self._owner)
         self._rules = rules_for(networks, self.mark, dns=self._dns)
         try:
             self._firewall.ensure(self._rules)
@@ -66,6 +73,24 @@ class Walls:
                 "walls around instances were tried and hold"
             )
         return networks
+
+    @property
+    def networks(self) -> Networks:
+        """Return the networks as they were made or found last."""
+        assert self._networks is not None, "`raise_up` comes first"
+        return self._networks
+
+    def mend(self) -> bool:
+        """Make networks again that somebody has removed (`docker network prune`); False for none.
+
+        Raises:
+            ChutesError: as `raise_up`; where walls stood before, nothing runs until they do again.
+        """
+        if networks_stand(self._client, self.networks):
+            return False
+        logger.bind(code="networks_restored").warning("networks of instances were made again")
+        self.raise_up(is_devnet=not self.stand)
+        return True
 
     def keep(self) -> None:
         """Set again what somebody else has removed (a firewall that was reloaded).

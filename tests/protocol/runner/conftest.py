@@ -272,8 +272,8 @@ def start_runner() -> Iterator[StartRunner]:
     """Return a function that starts runner processes; none outlives the module's tests."""
     started: list[Runner] = []
 
-    def start(gpus: int = 1, **environ: str) -> Runner:
-        runner = launch(gpus, environ)
+    def start(gpus: int = 1, *, stand_by: bool = False, **environ: str) -> Runner:
+        runner = launch(gpus, environ, stand_by=stand_by)
         started.append(runner)
         return runner
 
@@ -282,12 +282,13 @@ def start_runner() -> Iterator[StartRunner]:
         if runner.process.poll() is None:
             runner.process.send_signal(signal.SIGKILL)
             runner.process.wait()
-        for stream in (runner.process.stdout, runner.process.stderr):
-            assert stream is not None
-            stream.close()
+        for stream in (runner.process.stdin, runner.process.stdout, runner.process.stderr):
+            if stream is not None:
+                stream.close()
 
 
-def launch(gpus: int, environ: dict[str, str]) -> Runner:
+def launch(gpus: int, environ: dict[str, str], *, stand_by: bool) -> Runner:
+    """Start a runner, at once with its launch or first without one."""
     launch_id, keys = str(uuid.uuid4()), KeyPair.generate()
     slots = [{"index": i, "uuid": f"GPU-{i}", "declare": "h100_sxm"} for i in range(gpus)]
     given = {
@@ -299,14 +300,19 @@ def launch(gpus: int, environ: dict[str, str]) -> Runner:
         **environ,
     }
     begun = time.monotonic()
+    waiting = json.dumps({"provers": gpus, "declared": True})
     process = subprocess.Popen(
         [sys.executable, "-m", "chutes_core.runner"],
-        env=given,
+        env={"PATH": given["PATH"], "CHUTES_RUNNER_STAND_BY": waiting} if stand_by else given,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        stdin=subprocess.DEVNULL,
+        stdin=subprocess.PIPE if stand_by else subprocess.DEVNULL,
         text=True,
     )
+    if stand_by:
+        assert process.stdin is not None
+        process.stdin.write(json.dumps(given) + "\n")
+        process.stdin.close()
     assert process.stdout is not None
     line = process.stdout.readline()
     assert line, process.stderr and process.stderr.read()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chutes_core.base.errors import Invalid, Unavailable
-from chutes_core.miner.doctor.needs import held_against, read_needs
+from chutes_core.miner.doctor.needs import driver_held_against, held_against, read_needs
 from chutes_core.miner.doctor.report import Finding, Report, run_check
 from chutes_core.miner.host import DataDir, is_in_use
 from chutes_core.miner.settings import MinerSettings
@@ -53,6 +53,32 @@ def test_each_thing_that_is_too_little_fails_alone(check, changes, host):
     """A host that lacks one thing fails in that, and its finding says what to do."""
     small = LARGE.model_copy(update=host)
     assert {c for c, state in states(small, **changes).items() if state == "fail"} == {check}
+
+
+@pytest.mark.parametrize(
+    ("driver", "state"),
+    [
+        ("580.65.06", "ok"),
+        ("580.95", "ok"),
+        ("610.1", "ok"),
+        ("580.65.05", "fail"),
+        ("575.99.99", "fail"),
+        ("", "fail"),
+        ("unknown", "fail"),
+    ],
+)
+def test_an_older_driver_than_the_bundle_needs_fails(driver, state):
+    """Versions are compared number by number; one that cannot be read is not enough."""
+    finding = driver_held_against(replace(read_needs(), driver="580.65.06"), driver)
+    assert finding.state == state
+    assert ("nvidia-driver-580" in finding.fix) == (state == "fail")
+
+
+def test_the_least_driver_is_the_one_of_the_bundle():
+    """min_compute.yml, the pins of the prover bundle and the page say the same."""
+    driver = read_needs().driver
+    assert f'"{driver}"' in (ROOT / "scripts" / "prover_bundle" / "pins.py").read_text()
+    assert driver in (ROOT / "docs" / "miner.md").read_text()
 
 
 def test_a_slow_line_is_a_warning():

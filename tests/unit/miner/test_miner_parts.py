@@ -10,8 +10,9 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict, Forbidden, Invalid
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.checks import axon_ip, check_chain
+from chutes_core.miner.gpus import Device
 from chutes_core.miner.host import DataDir, raise_open_files
-from chutes_core.miner.hosting import check_platform, limits_of
+from chutes_core.miner.hosting import check_platform, gpu_count, limits_of
 from chutes_core.miner.inventory import find_gpus, stand_ins
 from chutes_core.miner.runtime.dockerfile import pip_lines
 from chutes_core.miner.settings import MinerSettings, parse_declared
@@ -75,6 +76,15 @@ def test_an_instance_gets_an_equal_part_of_the_host_or_what_was_set():
     with pytest.raises(Invalid) as caught:
         limits_of(settings(instance_memory_mb=512, instance_tmp_mb=1024), gpus=1)
     assert caught.value.code == "bad_instance_limits"
+
+
+def test_the_host_is_divided_among_the_gpus_that_are_offered():
+    """Declared ones where there are any, else the driver's; what is not offered gets no part."""
+    devices = [Device(i, f"GPU-{i}", "NVIDIA H100 80GB HBM3", 81559 << 20, 0) for i in range(2)]
+    devices.append(Device(2, "GPU-2", "Some Display Adapter", 1 << 30, 0))
+    assert gpu_count(settings(), lambda: devices) == 2
+    assert gpu_count(settings(declare_gpu="h100_sxm:3"), lambda: devices) == 3
+    assert gpu_count(settings(), lambda: ()) == 0
 
 
 @pytest.mark.parametrize(
