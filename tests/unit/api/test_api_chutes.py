@@ -96,7 +96,7 @@ async def test_new_code_supersedes_and_old_versions_stay(ready, alice, chute_bod
         ({"jobs": [{"name": "j"}, {"name": "j"}]}, 422, "job_twice"),
         ({"jobs": [{"name": f"j{n}"} for n in range(17)]}, 422, "too_many_jobs_declared"),
         (
-            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": 9, "proto": "udp"}]}]},
+            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": 9, "proto": "tcp"}]}]},
             422,
             "not_supported",
         ),
