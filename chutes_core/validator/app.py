@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from chutes_core.chain.transfers import TransferWatcher
 from chutes_core.validator.attest.attestor import ProcessAttestor
-from chutes_core.validator.billing.receipts import Sealer
 from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.gateway.gateway import Gateway
@@ -31,7 +30,7 @@ from chutes_core.validator.wiring.ground import Ground, Shared, build_shared
 from chutes_core.validator.wiring.jobs import JobParts, build_jobs
 from chutes_core.validator.wiring.launching import build_launching
 from chutes_core.validator.wiring.services import build_services
-from chutes_core.validator.wiring.traffic import build_traffic
+from chutes_core.validator.wiring.traffic import build_traffic, sealer_of
 from chutes_core.validator.wiring.treasury import Treasury, build_treasury
 
 
@@ -91,17 +90,13 @@ def build(ground: Ground) -> Validator:
         images=services.images,
         jobs=jobs,
         treasury=treasury,
-        settlement=Settlement(shared.store, sealer=_sealer(ground)),
+        settlement=Settlement(shared.store, sealer=sealer_of(ground)),
         weights=_weights(shared),
     )
 
 
 def _watcher(ground: Ground) -> TransferWatcher:
     return TransferWatcher(ground.settings.chain_url, archive_url=ground.settings.archive_url)
-
-
-def _sealer(ground: Ground) -> Sealer:
-    return Sealer(ground.keys.hotkey, ground.chain.genesis_hash, ground.settings.netuid)
 
 
 def _weights(shared: Shared) -> WeightSetter:

@@ -20,8 +20,10 @@ from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
 from chutes_core.validator.app import Validator, build
 from chutes_core.validator.domain.deposits import LOCK_S
+from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.workers.crew import Crew
 from chutes_core.validator.loops import commit_url, start_loops
+from chutes_core.validator.metrics import MetricsDoor
 from chutes_core.validator.server import OLD_WORKERS_S, bind, bind_shared, server
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.wiring.ground import Ground
@@ -60,9 +62,11 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
 async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) -> None:
     serving = server(validator.gateway, validator.ground.settings)
     loops = Loops(validator.health.note)
+    metrics = _metrics(validator)
     task: asyncio.Task[None] | None = None
     try:
         await _begin(validator)
+        metrics.open()
         task = asyncio.create_task(serving.serve(sockets=[sock]))
         start_loops(loops, validator)
         if isinstance(serving, Crew):
@@ -76,6 +80,7 @@ async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) 
         serving.should_exit = True
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)
+        await metrics.close()
         await _end(validator, loops)
 
 
@@ -91,6 +96,17 @@ async def _adopt(validator: Validator) -> None:
             await asyncio.sleep(0.1)
         else:
             return
+
+
+def _metrics(validator: Validator) -> MetricsDoor:
+    """Return the door for metrics, with what is counted in this process."""
+    settings, gateway = validator.ground.settings, validator.gateway
+    sources = [validator.health.metrics]
+    if isinstance(gateway, Gateway):
+        sources.append(gateway.metrics)
+        if settings.access_log:
+            gateway.log_calls()
+    return MetricsDoor(settings.metrics_port, sources)
 
 
 async def _begin(validator: Validator) -> None:

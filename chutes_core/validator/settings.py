@@ -136,6 +136,12 @@ class ValidatorSettings(RoleSettings):
     max_body_bytes: int = Field(
         default=20 * 1024 * 1024, ge=1024, le=256 * 1024 * 1024, description="of one call"
     )
+    access_log: bool = Field(
+        default=False, description="one line for each call; no key, user or address is in it"
+    )
+    metrics_port: int = Field(
+        default=0, ge=0, le=65535, description="GET /metrics on 127.0.0.1, for Prometheus; 0: none"
+    )
     ready_file: Path | None = Field(default=None, description="JSON written once it serves")
     log_level: str = "INFO"
     json_logs: bool = False

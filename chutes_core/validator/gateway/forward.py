@@ -13,6 +13,7 @@ from chutes_core.base.errors import ChutesError, Exhausted, ProtocolError, Timed
 from chutes_core.validator.domain.invocations import Outcome
 from chutes_core.validator.domain.snapshot import ChuteView
 from chutes_core.validator.domain.statuses import status_of
+from chutes_core.validator.gateway.affinity import prefix_of
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.demand import Demand
 from chutes_core.validator.gateway.exchange import PAID_TIME_OVER, Ending, Exchange
@@ -116,8 +117,14 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.cold_wait_s
         waited = False
+        admitted = call.admitted
+        prefix = prefix_of(admitted.chute, admitted.cord, call.body)
         while True:
-            found = await self._router.obtain(call.chute_id, call.tried)
+            found: Route | NoSlot | None = None
+            if prefix:
+                found = self._router.preferred(call.chute_id, prefix, call.tried)
+            if found is None:
+                found = await self._router.obtain(call.chute_id, call.tried)
             if isinstance(found, Route):
                 return found
             if call.last_error is not None:

@@ -7,6 +7,7 @@ who leaves stops the call at the instance.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Protocol
@@ -96,6 +97,7 @@ class Front:
         self._max_calls = max_calls
         self._clock = clock
         self.in_flight = 0
+        self.refused: Counter[str] = Counter()  # errors that callers were told, by code
         self.idle = asyncio.Event()  # set while no call runs
         self.idle.set()
 
@@ -170,6 +172,7 @@ class Front:
             if status_of(error) >= 500:
                 bound.bind(code=error.code).warning("Call failed")
             if not reply.started:
+                self.refused[error.code] += 1
                 await reply.error(error, self._clock.monotonic_us() - began_us)
         except Exception:  # noqa: BLE001 - the edge: whatever failed, the caller gets our form
             bound.exception("Call failed unexpectedly")

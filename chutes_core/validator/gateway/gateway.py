@@ -23,6 +23,7 @@ from chutes_core.validator.gateway.holds import Holds, Spending
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.metering import Metering
+from chutes_core.validator.gateway.metrics import counter_lines, gauge_lines
 from chutes_core.validator.gateway.plane.fast import FastPath
 from chutes_core.validator.gateway.plane.link import open_link
 from chutes_core.validator.gateway.plane.parts import Parts
@@ -78,6 +79,8 @@ class Gateway:
         clock = clock or SystemClock()
         self.demand = Demand(clock)
         self._journal = journal
+        self._clock = clock
+        self._swapped_us = clock.monotonic_us()
         self._snapshot = Snapshot()
         self._holds = shared.holds if shared else Holds()
         self._bodies = Bodies(limits)
@@ -167,6 +170,7 @@ class Gateway:
     def swap(self, snapshot: Snapshot) -> None:
         """Decide by this snapshot from now on; calls that run go on with theirs."""
         self._snapshot = snapshot
+        self._swapped_us = self._clock.monotonic_us()
         self._holds.drained(snapshot.drained.get(self._journal.worker, 0), snapshot.ledger_entry)
         self._router.swap(snapshot.instances)
         self._pool.swap([v.launch_id for views in snapshot.instances.values() for v in views])
@@ -184,6 +188,32 @@ class Gateway:
             "body_bytes": self._bodies.held_bytes,
             **{f"outcome_{name}": count for name, count in self._metering.outcomes.items()},
         }
+
+    def log_calls(self) -> None:
+        """Write one line to the log for each call from now on."""
+        self._metering.access_log = True
+
+    def metrics(self) -> str:
+        """Return the figures of this process in Prometheus' text format."""
+        drained = self._snapshot.drained.get(self._journal.worker, 0)
+        metering = self._metering
+        gauges = {
+            "calls_in_flight": self.front.in_flight,
+            "slots_taken": self._router.in_flight(),
+            "callers_waiting": self._queue.size,
+            "body_bytes": self._bodies.held_bytes,
+            "instances_broken": self._router.broken(),
+            "journal_lag_records": max(0, self._journal.last_sequence - drained),
+            "snapshot_age_seconds": (self._clock.monotonic_us() - self._swapped_us) / 1_000_000,
+        }
+        lines = [
+            *counter_lines("calls", "outcome", metering.outcomes),
+            *counter_lines("refused", "code", self.front.refused),
+            *metering.durations.lines("call_seconds"),
+            *metering.first_bytes.lines("first_byte_seconds"),
+            *gauge_lines(gauges),
+        ]
+        return "\n".join(lines) + "\n"
 
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has, also one that has left the snapshot."""

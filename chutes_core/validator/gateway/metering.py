@@ -10,10 +10,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from loguru import logger
+
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.invocations import CHARGED, Outcome
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.grace import Grace
+from chutes_core.validator.gateway.metrics import Histogram
 from chutes_core.validator.gateway.records import Fields
 from chutes_core.validator.gateway.usage import Tail
 
@@ -37,13 +40,15 @@ class Ended:
 
 
 class Metering:
-    """Counts outcomes since the start in ``outcomes``."""
+    """Counts outcomes since the start in ``outcomes``, and how long their calls took."""
 
     def __init__(self, *, journal: Records, clock: Clock, grace: Grace | None = None) -> None:
         self._journal = journal
         self._clock = clock
         self._grace = grace or Grace(clock)
         self.outcomes: Counter[str] = Counter()
+        self.durations, self.first_bytes = Histogram(), Histogram()
+        self.access_log = False
 
     def record(self, call: Call, outcome: Outcome, *, bytes_out: int) -> None:
         """Write what a call came to; its hold ends in every case.
@@ -76,10 +81,31 @@ class Metering:
                 one.call.hold.release()
         for one in ended:
             self.outcomes[one.outcome] += 1
+            self.durations.observe(one.usage_us)
+            self.first_bytes.observe(one.call.first_byte_us)
+            if self.access_log:
+                _log(one)
 
     def _forgives(self, one: Ended) -> bool:
         admitted = one.call.admitted
         return self._grace.forgives(admitted.payer.user_id, admitted.chute.chute_id, one.usage_us)
+
+
+def _log(one: Ended) -> None:
+    """Say one line of the access log: no key, no user, no address, nothing asked or answered."""
+    call = one.call
+    logger.bind(
+        invocation_id=call.invocation_id,
+        chute=call.chute_id,
+        launch=call.launch_id,
+        outcome=one.outcome,
+        status=call.status,
+        usage_us=one.usage_us,
+        first_byte_us=call.first_byte_us,
+        bytes_in=len(call.body),
+        bytes_out=one.bytes_out,
+        attempts=call.attempts,
+    ).info("Call ended")
 
 
 def _charge_rao(one: Ended) -> int:

@@ -14,10 +14,13 @@ from enum import Enum
 
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.snapshot import InstanceView
+from chutes_core.validator.gateway.affinity import first_of
 from chutes_core.validator.gateway.breaker import Breaker
 
 SMOOTHING = 0.2
 ERROR_WEIGHT = 10.0
+AFFINITY_SLACK = 3.0  # what a warm prefix cache is worth
+AFFINITY_FLOOR_US = 50_000.0
 
 
 class NoSlot(Enum):
@@ -55,11 +58,14 @@ class Route:
         self.errors += SMOOTHING * (1.0 - self.errors)
         self.breaker.failed(now_us)
 
-    def cost(self, default_latency_us: float) -> float:
-        """Return how bad a choice this is; an instance never tried counts as fast as its rival."""
+    def cost(self, default_latency_us: float, floor_us: float = 1.0) -> float:
+        """Return how bad a choice this is; an instance never tried counts as fast as its rival.
+
+        Differences of latency far below ``floor_us`` do not count.
+        """
         latency_us = default_latency_us if self.latency_us is None else self.latency_us
         load = (self.in_flight + 1) / self.view.concurrency
-        return load * (latency_us + 1.0) * (1.0 + ERROR_WEIGHT * self.errors)
+        return load * (latency_us + floor_us) * (1.0 + ERROR_WEIGHT * self.errors)
 
 
 class Router:
@@ -128,9 +134,43 @@ class Router:
             del self._busy[launch_id]
         route.breaker.end()
 
+    def preferred(
+        self, chute_id: str, prefix: bytes, excluded: Collection[str] = ()
+    ) -> Route | None:
+        """Return the route that calls with this prefix go to, if it is free and not too slow.
+
+        None where two choices do better: another instance with a free slot costs less than a
+        `AFFINITY_SLACK`-th.
+        """
+        routes = self._routes.get(chute_id, {})
+        now_us = self._clock.monotonic_us()
+        well = [
+            launch_id
+            for launch_id, route in routes.items()
+            if launch_id not in excluded and route.breaker.allows(now_us)
+        ]
+        if len(well) < 2:
+            return None
+        mine = routes[first_of(prefix, well)]
+        if not mine.has_slot():
+            return None
+        known = [r.latency_us for r in map(routes.__getitem__, well) if r.latency_us is not None]
+        default = min(known, default=0.0)
+        least = min(
+            routes[one].cost(default, AFFINITY_FLOOR_US) for one in well if routes[one].has_slot()
+        )
+        cost = mine.cost(default, AFFINITY_FLOOR_US)
+        return mine if cost <= AFFINITY_SLACK * least else None
+
     def in_flight(self) -> int:
         """Return how many slots are taken in all, of instances in the snapshot."""
         return sum(r.in_flight for routes in self._routes.values() for r in routes.values())
+
+    def broken(self) -> int:
+        """Return how many instances in the snapshot are left alone because they fail."""
+        now_us = self._clock.monotonic_us()
+        routes = (route for by_id in self._routes.values() for route in by_id.values())
+        return sum(not route.breaker.allows(now_us) for route in routes)
 
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has, also one that has left the snapshot."""

@@ -6,6 +6,7 @@ Invariant: whatever the gateway may know of the store reaches it through `Pictur
 from dataclasses import dataclass
 from pathlib import Path
 
+from chutes_core.validator.billing.receipts import Sealer
 from chutes_core.validator.billing.settle import Settlement
 from chutes_core.validator.gateway.asgi import AsgiApp, Receive, Scope, Send
 from chutes_core.validator.gateway.gateway import Gateway
@@ -20,7 +21,7 @@ from chutes_core.validator.launches.snapshot import build as build_snapshot
 from chutes_core.validator.pictures import Pictures
 from chutes_core.validator.server import GRACE_S, http_limits, proxies_of
 from chutes_core.validator.settings import ValidatorSettings
-from chutes_core.validator.wiring.ground import Shared
+from chutes_core.validator.wiring.ground import Ground, Shared
 
 WORKER = "gateway-0"
 
@@ -59,8 +60,14 @@ def build_traffic(shared: Shared) -> Traffic:
         gateway, journals = _gateway(shared, control)
     pictures = _pictures(shared, gateway, pauses)
     if isinstance(gateway, Crew):
-        gateway.bind(Settlement(shared.store).drain, pictures.refresh)
+        settlement = Settlement(shared.store, sealer=sealer_of(shared.ground))
+        gateway.bind(settlement.drain, pictures.refresh)
     return Traffic(control, journals, gateway, pauses, pictures)
+
+
+def sealer_of(ground: Ground) -> Sealer:
+    """Return what signs the batches that are settled, of every journal."""
+    return Sealer(ground.keys.hotkey, ground.chain.genesis_hash, ground.settings.netuid)
 
 
 def _gateway(shared: Shared, control: ControlPlane) -> tuple[Gateway, Journals]:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError
+from chutes_core.validator.gateway.affinity import prefix_of
 from chutes_core.validator.gateway.body import check_arguments, model_of
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.plane.answers import Answers
@@ -22,7 +23,7 @@ from chutes_core.validator.gateway.plane.parts import Parts
 from chutes_core.validator.gateway.plane.plan import Plan
 from chutes_core.validator.gateway.plane.request import SMALL_BYTES, Request
 from chutes_core.validator.gateway.pool import Borrowed
-from chutes_core.validator.gateway.routing import Route
+from chutes_core.validator.gateway.routing import NoSlot, Route
 from chutes_core.validator.gateway.usage import tail_for
 
 if TYPE_CHECKING:
@@ -122,7 +123,14 @@ class FastPath:
         if parts.front.full or not parts.bodies.fits(len(body)):
             return None
         parts.journal.check()
-        route = parts.router.choose(admitted.chute.chute_id)
+        chute = admitted.chute
+        route: Route | NoSlot | None = None
+        if chute.standard_template is not None and (
+            prefix := prefix_of(chute, admitted.cord, body)
+        ):
+            route = parts.router.preferred(chute.chute_id, prefix)
+        if route is None:
+            route = parts.router.choose(chute.chute_id)
         if not isinstance(route, Route):
             return None
         borrowed = parts.pool.idle(route.view.launch_id)
