@@ -7,6 +7,7 @@ import pytest
 from chutes_core.validator.attest.sessions import system_monotonic_us
 from chutes_core.validator.domain.launches import Reason
 from chutes_core.validator.domain.verdicts import ClaimedGpu
+from chutes_core.wire.control import Handshake
 from chutes_core.wire.frames import FrameKind, pack_leg
 from chutes_core.wire.sealing import KeyPair
 from tests.protocol.attest.instances import Instance, attest
@@ -171,6 +172,19 @@ def test_fewer_devices_than_claimed_are_refused():
             return super().warm().model_copy(update={"devices": tuple(self.devices[:1])})
 
     assert_refused(attest(Missing, gpus=2)[0], Reason.CLAIMS_DISAGREE)
+
+
+def test_a_runner_of_an_older_protocol_is_refused_before_it_gets_a_call():
+    """It would not understand what is sent together: its image is to be built again."""
+
+    class Old(Instance):
+        def warm(self):
+            old = Handshake(protocol_min=1, protocol_max=1, version="0.0.1")
+            return super().warm().model_copy(update={"handshake": old})
+
+    outcome, _ = attest(Old)
+    assert_refused(outcome, Reason.PROTOCOL)
+    assert "build the image again" in outcome.detail
 
 
 def test_an_instance_with_another_key_cannot_speak_at_all():
