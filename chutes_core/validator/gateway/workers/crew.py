@@ -36,7 +36,7 @@ from chutes_core.validator.gateway.workers.member import Member
 from chutes_core.validator.gateway.workers.picture import encode
 from chutes_core.validator.gateway.workers.rates import GivenOut
 from chutes_core.validator.gateway.workers.setup import Setup
-from chutes_core.validator.gateway.workers.sums import DemandSum
+from chutes_core.validator.gateway.workers.sums import DemandSum, metrics_of, outcomes_of
 
 SHOWN_S = 15.0  # to decide by a new picture; a worker that takes longer is killed
 HUNG_S = 30.0  # a worker that says nothing for so long is killed
@@ -93,6 +93,7 @@ class Crew:
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._were_ready: set[str] = set()
         self._deaths: Counter[str] = Counter()
+        self._past: Counter[str] = Counter()  # outcomes that workers counted which are gone
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._snapshot = Snapshot()
         self._version = 0
@@ -141,11 +142,15 @@ class Crew:
 
     def stats(self) -> dict[str, int]:
         """Return the counters of all workers together, and how many live and have died."""
-        total: Counter[str] = Counter()
+        total: Counter[str] = Counter(self._past)
         for member in self._members.values():
             total.update(member.stats)
         deaths = sum(self._deaths.values())
         return {**total, "workers": len(self._members), "worker_deaths": deaths}
+
+    def metrics(self) -> str:
+        """Return the figures of all workers together in Prometheus' text format."""
+        return metrics_of(self.stats())
 
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has; exact once it has left the picture."""
@@ -327,6 +332,7 @@ class Crew:
             await member.close()
             self._files[name].reported = None
             self.demand.buried(member.demand)
+            self._past.update(outcomes_of(member.stats))
         return member.failure
 
     async def _bury(self, name: str) -> None:

@@ -1,10 +1,22 @@
-"""What all workers together are asked for. Invariant: a dead worker's last call is remembered."""
+"""What all workers together are asked for, and do.
+
+Invariant: a dead worker's last call is remembered, and counters never go down.
+"""
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.demand import ChuteDemand
 from chutes_core.validator.gateway.demand import Demand
+
+_PREFIX, _OUTCOME = "chutes_gateway_", "outcome_"
+_GAUGES = {
+    "in_flight": "calls_in_flight",
+    "slots": "slots_taken",
+    "waiting": "callers_waiting",
+    "body_bytes": "body_bytes",
+    "workers": "workers",
+}
 
 
 class DemandSum:
@@ -51,6 +63,23 @@ class DemandSum:
         """Forget chutes that are gone."""
         self._own.keep(chute_ids)
         self._past = {chute: at_s for chute, at_s in self._past.items() if chute in chute_ids}
+
+
+def outcomes_of(stats: Mapping[str, int]) -> dict[str, int]:
+    """Return the counters among a worker's figures; all others are of the moment."""
+    return {name: count for name, count in stats.items() if name.startswith(_OUTCOME)}
+
+
+def metrics_of(stats: Mapping[str, int]) -> str:
+    """Return a crew's figures in Prometheus' text format (0.0.4)."""
+    lines = [f"# TYPE {_PREFIX}calls_total counter"]
+    for name, count in sorted(outcomes_of(stats).items()):
+        lines.append(f'{_PREFIX}calls_total{{outcome="{name.removeprefix(_OUTCOME)}"}} {count}')
+    lines += [f"# TYPE {_PREFIX}worker_deaths_total counter"]
+    lines += [f"{_PREFIX}worker_deaths_total {stats['worker_deaths']}"]
+    for figure, name in _GAUGES.items():
+        lines += [f"# TYPE {_PREFIX}{name} gauge", f"{_PREFIX}{name} {stats.get(figure, 0)}"]
+    return "\n".join(lines) + "\n"
 
 
 def _sum(one: ChuteDemand | None, other: ChuteDemand) -> ChuteDemand:
