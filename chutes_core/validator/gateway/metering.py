@@ -82,7 +82,8 @@ class Metering:
         for one in ended:
             self.outcomes[one.outcome] += 1
             self.durations.observe(one.usage_us)
-            self.first_bytes.observe(one.call.first_byte_us)
+            if one.call.first_byte_us:  # 0: no head of an answer came
+                self.first_bytes.observe(one.call.first_byte_us)
             if self.access_log:
                 _log(one)
 
