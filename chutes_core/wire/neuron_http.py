@@ -2,15 +2,18 @@
 
 Under the guarded prefixes a request is read whole (bounded), verified (btauth/1), authorised by the
 role's own rule, passed on with the caller in ``scope["chutes.caller"]``, and its answer is signed
-over the request's nonce. Invariant: nothing behind the middleware runs for a caller that did not
-pass, and every answer after authentication, errors too, is signed.
+over the request's nonce. Invariants: nothing behind the middleware runs for a caller that did not
+pass, every answer after authentication, errors too, is signed, and no nonce is looked up on the
+event loop.
 """
 
 import json
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import Any
 
 import anyio
+from anyio.to_thread import run_sync
 from bittensor_core import Keypair
 
 from chutes_core.base.clock import Clock
@@ -81,7 +84,7 @@ class SignedASGI:
         try:
             self._failures.check(_address(scope))
             body = await self._read_body(receive)
-            caller = self._proven(scope, body)
+            caller = await self._proven(scope, body)
             await self._authorise(caller.hotkey_ss58)
         except _REFUSALS as error:
             await self._refuse(error, caller, send)
@@ -111,10 +114,13 @@ class SignedASGI:
             hint="send it at once, or check the network",
         )
 
-    def _proven(self, scope: Scope, body: bytes) -> Caller:
-        """Return who signed the request; a failure counts against the address it came from."""
+    async def _proven(self, scope: Scope, body: bytes) -> Caller:
+        """Return who signed the request; a failure counts against the address it came from.
+
+        In a thread: the nonces are on disk, and whoever else writes there may be waited for.
+        """
         try:
-            return self._verify(scope, body)
+            return await run_sync(partial(self._verify, scope, body))
         except Unauthenticated:
             self._failures.count(_address(scope))
             raise

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import threading
 
 import pytest
 from bittensor_core import Keypair
@@ -20,8 +21,10 @@ STRANGER = Keypair.create_from_uri("//Stranger")
 class Nonces:
     def __init__(self):
         self.seen = set()
+        self.threads = set()
 
     def check_and_store(self, hotkey_ss58, nonce, expires_s):
+        self.threads.add(threading.get_ident())
         new = (hotkey_ss58, nonce) not in self.seen
         self.seen.add((hotkey_ss58, nonce))
         return new
@@ -32,10 +35,11 @@ class Door:
 
     def __init__(self, **options):
         self.clock = ManualClock()
+        self.nonces = Nonces()
         self.guard = SignedASGI(
             self._app,
             keypair=SERVER,
-            nonces=Nonces(),
+            nonces=self.nonces,
             authorise=self._authorise,
             clock=self.clock,
             prefixes=("/guarded",),
@@ -95,6 +99,15 @@ class Door:
 
 def whole(body=b""):
     return {"type": "http.request", "body": body, "more_body": False}
+
+
+async def test_nonces_are_not_looked_up_on_the_loop():
+    """They are on disk, and the store may be busy: a thread waits, the loop does not."""
+    door = Door()
+    status, _, _ = await door.call(door.sign(b"x"), whole(b"x"))
+    assert status == 200
+    assert door.nonces.threads
+    assert threading.get_ident() not in door.nonces.threads
 
 
 async def test_a_signed_call_of_a_permitted_hotkey_passes():
