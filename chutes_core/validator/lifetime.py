@@ -101,12 +101,9 @@ async def _adopt(validator: Validator) -> None:
 def _metrics(validator: Validator) -> MetricsDoor:
     """Return the door for metrics, with what is counted in this process."""
     settings, gateway = validator.ground.settings, validator.gateway
-    sources = [validator.health.metrics]
-    if isinstance(gateway, Gateway):
-        sources.append(gateway.metrics)
-        if settings.access_log:
-            gateway.log_calls()
-    return MetricsDoor(settings.metrics_port, sources)
+    if isinstance(gateway, Gateway) and settings.access_log:
+        gateway.log_calls()
+    return MetricsDoor(settings.metrics_port, [validator.health.metrics, gateway.metrics])
 
 
 async def _begin(validator: Validator) -> None:

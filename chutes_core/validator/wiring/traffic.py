@@ -99,6 +99,7 @@ def _crew(shared: Shared, control: ControlPlane) -> Crew:
         tls_key=None if key is None else str(key),
         log_level=settings.log_level,
         json_logs=settings.json_logs,
+        access_log=settings.access_log,
     )
     return Crew(setup, control=control, clock=shared.clock, noted=shared.health.note)
 

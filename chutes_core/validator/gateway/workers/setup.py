@@ -28,6 +28,7 @@ class Setup:
         journal_folder: one directory for each worker lies in it.
         grace_s: for calls that run when a worker is told to stop.
         proxies: addresses whose X-Forwarded-For is believed; None believes none.
+        access_log: one line for each call.
         tls_certificate, tls_key: PEM files; None where TLS ends elsewhere.
     """
 
@@ -42,6 +43,7 @@ class Setup:
     tls_key: str | None = None
     log_level: str = "INFO"
     json_logs: bool = False
+    access_log: bool = False
     worker: str = ""
     host: str = ""
     port: int = 0

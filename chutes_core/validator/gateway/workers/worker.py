@@ -101,6 +101,8 @@ class Worker:
         self._journal = Journal(setup.journal, setup.worker)
         try:
             self._gateway = self._build(setup)
+            if setup.access_log:
+                self._gateway.log_calls()
             self._channel.send(Kind.HELLO, {"last": self._journal.last_sequence})
             await self._seen.wait()
             self._check_settled()
