@@ -90,7 +90,7 @@ async def test_a_worker_killed_under_calls_loses_no_answered_one(tmp_path: Path,
         await until_answered(40)
         over.set()
         await asyncio.gather(*calling)
-        assert house.crew.stats()["worker_deaths"] == 1
+        assert house.crew.stats()["worker_deaths"] >= 1
         await settled(house, answered)
         records = [r for r in house.store.invocations.between(0, 2**62) if r.charged]
         charges = [
