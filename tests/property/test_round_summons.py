@@ -3,7 +3,7 @@
 import tempfile
 from pathlib import Path
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chutes_core.base.clock import ManualClock
@@ -168,7 +168,7 @@ class House:
 
 
 @given(st.lists(steps, max_size=40))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_who_was_called_and_answered_nothing_is_never_admitted_without_a_launch_under_way(moves):
     """Chutes, attestations, deaths, silence and restarts in any order: no way around a round."""
     with tempfile.TemporaryDirectory() as folder:
@@ -194,7 +194,7 @@ def test_who_was_called_and_answered_nothing_is_never_admitted_without_a_launch_
 
 
 @given(st.lists(st.sampled_from(("call", "end round", "come")), max_size=20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_who_comes_to_every_round_and_is_right_is_always_admitted(moves):
     """An honest miner loses nothing, however rounds follow each other."""
     with tempfile.TemporaryDirectory() as folder:

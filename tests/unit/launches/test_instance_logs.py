@@ -1,11 +1,12 @@
 """What is new in a sliding tail."""
 
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from chutes_core.validator.launches.logs import GAP, fresh, last_lines
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine
 @given(st.lists(st.integers(0, 10**9), max_size=60), st.integers(100, 400), st.integers(0, 900))
 def test_a_reader_sees_every_line_once(numbers, window, cut):
     """Where the tail still holds what was seen last, old and new parts make the whole again."""
