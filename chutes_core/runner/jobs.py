@@ -165,10 +165,12 @@ class JobDesk:
             return
         error = ended.exception()  # not of the job itself: SystemExit, or what bypassed the SDK
         if error is not None:
-            said = f"{type(error).__name__}: {error}"[-MAX_DETAIL:]
-            running.report = self._failed(running, "job_failed", said)
+            running.report = self._failed(running, "job_failed", _said(error))
             return
-        running.report = await anyio.to_thread.run_sync(self._ended, running, ended.result())
+        try:
+            running.report = await anyio.to_thread.run_sync(self._ended, running, ended.result())
+        except Exception as broken:  # noqa: BLE001 # a result's text is made by the job's code
+            running.report = self._failed(running, "job_failed", _said(broken))
 
     def _ended(self, running: _Running, end: JobEnd) -> JobReport:
         if end.status != "complete":
@@ -192,7 +194,10 @@ class JobDesk:
 
     def _failed(self, running: _Running, reason: str, detail: str) -> JobReport:
         return JobReport(
-            ran_ms=self._ran_ms(running), status="error", reason=reason, detail=_plain(detail)
+            ran_ms=self._ran_ms(running),
+            status="error",
+            reason=reason,
+            detail=_plain(detail)[-MAX_DETAIL:],
         )
 
     def _known(self, job_id: str) -> _Running:
@@ -284,6 +289,13 @@ def _arguments(text: str) -> dict[str, Any]:
             "bad_job_data", "the arguments are no JSON object, or name output_dir or self"
         )
     return data
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:  # noqa: BLE001 # an error of the job's own class need not have a text
+        return type(error).__name__
 
 
 def _plain(text: str) -> str:

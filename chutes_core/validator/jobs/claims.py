@@ -51,16 +51,22 @@ class Claims:
     def sweep(self) -> int:
         """Place or expire waiting runs, oldest first; return how many moved."""
         waiting = [job for job in self._store.jobs.open() if job.state is JobState.PENDING]
-        return sum(self._look(job) for job in waiting)
+        without: set[str] = set()  # chutes that have no instance to spare in this round
+        return sum(self._look(job, without) for job in waiting)
 
-    def _look(self, job: JobRun) -> bool:
+    def _look(self, job: JobRun, without: set[str]) -> bool:
         try:
             if reason := self._hopeless(job):
                 self._endings.end(job, JobState.FAILED, reason)
                 return True
-            return self._claim(job)
+            if job.chute_id in without:
+                return False
+            found = self._claim(job)
         except Conflict:  # it was cancelled at this moment
             return False
+        if not found:
+            without.add(job.chute_id)
+        return found
 
     def _hopeless(self, job: JobRun) -> str:
         chute = self._store.chutes.get(job.chute_id)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from loguru import logger
 
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import ChutesError, Conflict, NotFound, TooLarge, Unavailable
+from chutes_core.base.errors import ChutesError, Conflict, NotFound, TimedOut, TooLarge, Unavailable
 from chutes_core.validator.domain.jobs import JobRun, JobState, StoredFile
 from chutes_core.validator.domain.launches import Launch, LaunchState, Reason
 from chutes_core.validator.jobs import files, reports
@@ -154,7 +154,7 @@ class Conductor:
             raise _Over(job, JobState.FAILED, "instance_refused", detail) from refusal
         except ChutesError as error:
             logger.info("job's instance not reached", job=job.job_id, code=error.code)
-            self._check_clock(job)
+            self._check_clock(job, seen_us=max(1, job.seen_at_us - job.started_at_us))
         await self._sleep(POLL_S)
         return await asyncio.to_thread(self._get, job.job_id)
 
@@ -215,9 +215,12 @@ class Conductor:
         """Fetch what is not fetched yet; then the run is complete."""
         size_bytes = sum(size for _, size in job.announced)
         kept = {file.name for file in job.files}
+        until_us = self._clock.now_us() + SAVE_US
         try:
             files.check_allowance(size_bytes, self._max_files_bytes)
             for name, _ in job.announced:
+                if self._clock.now_us() >= until_us:  # they trickle
+                    raise TimedOut("frame_timeout", "the files did not come in time")
                 if name not in kept:
                     job = await asyncio.get_running_loop().run_in_executor(
                         self._fetching, self._fetch, job, address, name
@@ -251,16 +254,20 @@ class Conductor:
                 self._store.job_files.path(file.sha256)
             return self._store.jobs.update(job.job_id, JobState.SAVING, files=kept)
 
-    def _check_clock(self, job: JobRun) -> None:
-        """End a run whose instance does not take it, end it, or give its files."""
+    def _check_clock(self, job: JobRun, *, seen_us: int | None = None) -> None:
+        """End a run whose instance does not take it, end it, or give its files.
+
+        Of an instance that says nothing, only what it was seen to run (``seen_us``) is charged.
+        """
         now_us = self._clock.now_us()
         if job.state is JobState.STARTING and now_us - job.claimed_at_us >= START_US:
             detail = "the instance did not take the order"
             raise _Over(job, JobState.FAILED, "instance_refused", detail)
         over_us = job.started_at_us + (job.limit_s + OVER_LIMIT_S) * 1_000_000
         if job.state is JobState.RUNNING and now_us >= over_us:
-            whole = replace(job, usage_us=job.limit_s * 1_000_000)
-            raise _Over(whole, JobState.TIMEOUT, "job_timeout")
+            usage_us = job.limit_s * 1_000_000
+            usage_us = usage_us if seen_us is None else min(seen_us, usage_us)
+            raise _Over(replace(job, usage_us=usage_us), JobState.TIMEOUT, "job_timeout")
         if job.state is JobState.SAVING and now_us - job.ended_at_us >= SAVE_US:
             raise _Over(job, JobState.FAILED, "files_lost", "they did not come in time")
 

@@ -1,6 +1,6 @@
 """Rows of job runs. Invariant: a run changes state by compare-and-set; an ended one never again.
 
-Whatever returns several runs returns them without arguments and result.
+Whatever returns several runs returns them without arguments, result and announced files.
 """
 
 import json
@@ -24,9 +24,9 @@ Change = Value | JobState | bool | tuple[StoredFile, ...] | tuple[tuple[str, int
 _COLUMNS = (
     "job_id user_id key_id chute_id name limit_s upload ports rate_id rao_per_hour hold_rao"
     " created_at_s state reason detail version launch_id cancel_asked claimed_at_us started_at_us"
-    " seen_at_us ended_at_us usage_us charge_rao outcome announced files"
+    " seen_at_us ended_at_us usage_us charge_rao outcome files"
 )
-_LIGHT = ", ".join((*_COLUMNS.split(), "'' AS arguments", "'' AS result"))
+_LIGHT = ", ".join((*_COLUMNS.split(), "'' AS arguments", "'' AS result", "'[]' AS announced"))
 """What lists are made of: arguments and result may be large, and only one run's are shown."""
 _OPEN = ",".join(f"'{state.value}'" for state in OPEN_JOBS)
 

@@ -68,6 +68,20 @@ def test_two_runs_never_share_an_instance(house):
     assert house.store.jobs.claimed() == {launch_id}
 
 
+def test_many_waiting_runs_of_a_chute_look_for_an_instance_once(house, monkeypatch):
+    """What a round costs grows with chutes, not with the runs that anybody may ask for."""
+    house.deploy()
+    for _ in range(5):
+        house.ask()
+    looks, open_launches = [], house.store.launches.open
+    monkeypatch.setattr(house.store.launches, "open", lambda: looks.append(1) or open_launches())
+    assert house.claims.sweep() == 0
+    assert len(looks) == 1
+    house.activate()
+    assert house.claims.sweep() == 1
+    assert len(looks) == 3
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -161,6 +161,24 @@ async def test_a_run_whose_instance_never_ends_it_ends_by_our_clock(house):
     assert (now.state, now.charge_rao) == (JobState.TIMEOUT, job.rate.hold_rao)
 
 
+async def test_an_instance_that_says_nothing_at_the_limit_is_paid_for_what_was_seen(house):
+    """Neither our own absence nor a silent miner turns a minute into the whole limit."""
+    house.deploy()
+    job = house.ask()
+    house.activate()
+    house.report = RUNS
+    await killed(house, "_ended", after_us=30_000_000)
+    seen_us = house.job(job.job_id).seen_at_us - house.job(job.job_id).started_at_us
+    house.clock.advance(7_200)
+    house.fresh()
+    house.down = Unavailable("connection_lost", "its lease has ended meanwhile")
+    await house.carry()
+    now = house.job(job.job_id)
+    assert (now.state, now.reason) == (JobState.TIMEOUT, "job_timeout")
+    assert 0 < now.usage_us == seen_us <= 30_000_000
+    assert house.balance() == CREDIT_RAO - now.charge_rao
+
+
 async def test_an_instance_that_takes_no_order_is_left(house):
     """Nothing ran, so nothing is charged."""
     house.deploy()
@@ -325,6 +343,24 @@ async def test_files_that_do_not_come_are_given_up(house, monkeypatch):
     assert (now.state, now.reason) == (JobState.FAILED, "files_lost")
 
 
+async def test_files_that_trickle_are_given_up(house, monkeypatch):
+    """Each comes, but the last one not within the hour; their thread is free for others again."""
+    house.deploy()
+    job = house.ask()
+    house.activate()
+    house.leaves(None, **{f"f{number}": "x" for number in range(10)})
+    kept = house.fetch
+
+    def trickles(*args, **options):
+        house.clock.advance(1_000)
+        return kept(*args, **options)
+
+    monkeypatch.setattr(rooms.files, "fetch", trickles)
+    await house.carry()
+    now = house.job(job.job_id)
+    assert (now.state, now.reason, len(house.fetched)) == (JobState.FAILED, "files_lost", 4)
+
+
 async def test_so_many_files_are_fetched_at_once(house, monkeypatch):
     """On threads of their own: instances that stall keep no other work from its thread."""
     house.deploy(max_instances=20)
@@ -395,6 +431,7 @@ def test_a_record_of_every_field_comes_back(house):
     house.deploy()
     job = house.ask(steps=1)
     assert house.job(job.job_id) == job
+    assert house.store.jobs.of_user("ann") == (replace(job, arguments=""),)
     moved = house.store.jobs.advance(
         job.job_id, JobState.PENDING, JobState.STARTING, launch_id="l", claimed_at_us=5
     )

@@ -73,7 +73,7 @@ async def test_an_error_of_the_job_is_its_end(house):
     assert "stepps" in report.detail
 
 
-async def test_an_error_with_half_a_character_can_be_told(house):
+async def test_an_error_with_half_a_character_can_be_told(house, caplog):
     """What a job raises never breaks the report."""
 
     async def fail(self):
@@ -82,6 +82,7 @@ async def test_an_error_with_half_a_character_can_be_told(house):
     report = await house.run(fail)
     assert (report.status, report.reason) == ("error", "job_failed")
     report.model_dump_json().encode()
+    caplog.clear()  # what was logged cannot go from xdist's worker to its controller
 
 
 @pytest.mark.parametrize(
@@ -100,6 +101,33 @@ async def test_a_result_that_cannot_be_carried_is_an_error(house, value, code):
 
     report = await house.run(give)
     assert (report.status, report.reason) == ("error", code)
+
+
+class Mute:
+    """Has no text; ``said`` is what the attempt raises."""
+
+    def __init__(self, said):
+        self.said = said
+
+    def __str__(self):
+        raise self.said
+
+
+class Dumb(Exception):
+    def __str__(self):
+        raise ValueError
+
+
+@pytest.mark.parametrize("said", [RuntimeError("no text"), Dumb(), TypeError("x" * 10_000)])
+async def test_a_result_without_a_text_ends_the_job(house, said):
+    """Else it would seem to run, and cost, until its limit."""
+
+    async def give(self):
+        return Mute(said)
+
+    report = await house.run(give)
+    assert report.status == "error"
+    assert report.reason in ("job_failed", "bad_job_result")
 
 
 def test_what_json_cannot_say_is_shown_as_text():
