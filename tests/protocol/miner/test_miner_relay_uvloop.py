@@ -10,7 +10,7 @@ PLAIN = [
     for name in sorted(vars(relay_tests))
     if name.startswith("test_") and name != "test_strangers_get_no_word"
 ]
-STRANGERS = relay_tests.test_strangers_get_no_word.pytestmark[0].args[1]
+STRANGERS = relay_tests.test_strangers_get_no_word.pytestmark[0]
 
 
 @pytest.mark.parametrize("test", PLAIN, ids=lambda test: test.__name__)
@@ -19,7 +19,7 @@ def test_the_relay_does_the_same_on_uvloop(test):
     uvloop.run(test())
 
 
-@pytest.mark.parametrize(("opening", "reason"), STRANGERS)
+@pytest.mark.parametrize(*STRANGERS.args, **STRANGERS.kwargs)
 def test_strangers_get_no_word_on_uvloop_either(opening, reason):
     """Nothing is dialled for them."""
     uvloop.run(relay_tests.test_strangers_get_no_word(opening, reason))
