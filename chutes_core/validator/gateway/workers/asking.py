@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from typing import Any, Protocol
 
+import anyio
+
 from chutes_core.base.errors import Unavailable
 from chutes_core.validator.gateway.workers.channel import Kind
 
@@ -86,8 +88,9 @@ class Asking:
             self._granted[number] = granted
         try:
             self._says.send(kind, head | {"id": number})
-            return await asyncio.wait_for(waiting, ANSWER_S)
-        except asyncio.TimeoutError as error:
+            with anyio.fail_after(ANSWER_S):  # wait_for can lose a caller's leaving before 3.12
+                return await waiting
+        except TimeoutError as error:
             raise Unavailable(
                 "gateway_busy",
                 "the gateway's main process gave no answer in time",
