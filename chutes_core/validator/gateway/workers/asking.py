@@ -83,7 +83,8 @@ class Asking:
         self, kind: Kind, head: dict[str, object], granted: Callable[[str], None] | None = None
     ) -> Mapping[str, Any]:
         number = next(self._numbers)
-        waiting = self._waiting[number] = asyncio.get_running_loop().create_future()
+        waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number] = waiting
         if granted is not None:
             self._granted[number] = granted
         try:
