@@ -73,7 +73,7 @@ class Crew:
         clock: Clock,
         noted: Callable[[str, Exception | None], None] | None = None,
     ) -> None:
-        self.demand = DemandSum(clock, lambda: [one.demand for one in self._members.values()])
+        self.demand = DemandSum(clock, lambda: [one.demand for one in self._living()])
         self.journals = Journals(Path(setup.journal_folder))
         self.ready = asyncio.Event()
         self.started = False
@@ -143,7 +143,7 @@ class Crew:
     def stats(self) -> dict[str, int]:
         """Return the counters of all workers together, and how many live and have died."""
         total: Counter[str] = Counter(self._past)
-        for member in self._members.values():
+        for member in self._living():
             total.update(member.stats)
         deaths = sum(self._deaths.values())
         return {**total, "workers": len(self._members), "worker_deaths": deaths}
@@ -154,7 +154,7 @@ class Crew:
 
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has; exact once it has left the picture."""
-        return sum(member.busy.get(launch_id, 0) for member in self._members.values())
+        return sum(member.busy.get(launch_id, 0) for member in self._living())
 
     def taken_rao(self, user_id: str) -> int:
         """Return what of an account is leased or spent and not yet in the snapshot."""
@@ -237,6 +237,10 @@ class Crew:
 
     # Inside.
 
+    def _living(self) -> tuple[Member, ...]:
+        """Return all members as of this moment, for any thread."""
+        return tuple(self._members.values())
+
     def _grant(self, member: Member, head: Mapping[str, Any]) -> tuple[str, int] | None:
         for purse in head["purses"]:
             amount = self.leases.grant(member.name, purse, head["need"])
@@ -307,13 +311,14 @@ class Crew:
             await self._pause(min(FIRST_PAUSE_S * 2 ** next(pauses), MAX_PAUSE_S))
 
     async def _life(self, name: str) -> ChutesError | None:
-        """Run one process until it ends; return why it refused to serve, if it did."""
+        """Run one process until it ends; return why it did not serve, if it could not."""
         loop = asyncio.get_running_loop()
         member = Member(name, self, self._files[name], loop.time)
-        ours, theirs = socket.socketpair()
-        with theirs:
-            member.use(await connect(ours, member.take, member.lost), self._control)
-            process = await _spawn(theirs)
+        try:
+            process = await self._begin(member)
+        except OSError as error:  # no process or descriptor is left: the others go on
+            logger.error("Gateway worker not started", name=name, error=str(error))
+            return _died(name)
         self._processes[name], self._members[name] = process, member
         waiting = asyncio.ensure_future(process.wait())
         try:
@@ -334,6 +339,17 @@ class Crew:
             self.demand.buried(member.demand)
             self._past.update(outcomes_of(member.stats))
         return member.failure
+
+    async def _begin(self, member: Member) -> asyncio.subprocess.Process:
+        """Start a worker's process at the other end of a new channel."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            member.use(await connect(ours, member.take, member.lost), self._control)
+            try:
+                return await _spawn(theirs)
+            except OSError:
+                await member.close()
+                raise
 
     async def _bury(self, name: str) -> None:
         """Settle what a dead worker recorded; then others may use what it had leased."""

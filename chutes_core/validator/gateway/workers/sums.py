@@ -37,7 +37,7 @@ class DemandSum:
     def snapshot(self) -> dict[str, ChuteDemand]:
         """Return all counters as they were last reported, by chute id."""
         total = self._own.snapshot()
-        for chute_id, last_call_s in self._past.items():
+        for chute_id, last_call_s in self._past.copy().items():
             total[chute_id] = _sum(total.get(chute_id), ChuteDemand(last_call_s))
         for report in self._reports():
             for chute_id, one in report.items():
