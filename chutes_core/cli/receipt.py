@@ -45,6 +45,12 @@ def receipt(
             hint="chutes receipt ID, or chutes receipt --file receipt.json",
         )
     found = _parse(_fetch(invocation_id) if file is None else file.read_text())
+    if invocation_id not in (None, found.call.invocation_id):
+        raise Invalid(
+            "another_receipt",
+            f"the validator sent the receipt of another call: {found.call.invocation_id[:64]}",
+            hint="ask again; what was sent says nothing of your call",
+        )
     found.check(validator)
     if out is not None:
         out.write_text(found.model_dump_json(indent=2) + "\n")

@@ -29,8 +29,11 @@ class Leg(asyncio.Protocol):
             self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        """Carry on what came."""
+        """Carry on what came; an instance that speaks before it is spoken to is cut."""
         pair = self._pair
+        if self.other is None:
+            pair.cut()
+            return
         pair.moved_at = pair.time()
         self.other.transport.write(data)  # type: ignore[union-attr]  # a pair has both, see `join`
 
@@ -84,6 +87,8 @@ class Pair:
         self.outer.other, self.inner.other = self.inner, self.outer
         self.moved_at = self.time()
         self._timer = self._loop.call_later(self._idle_s, self._look)
+        if self.outer.ended or self.inner.ended:  # it came between the dial's end and this
+            self.ended()
 
     def ended(self) -> None:
         """Pass on the ends that have come; close when both have, once all is sent."""

@@ -232,10 +232,10 @@ class _Caller(asyncio.Protocol):
             return
         self._relay.counts.carried += 1
         pair.join()
+        outer.set_protocol(pair.outer)
+        outer.resume_reading()  # first: an instance that takes too little stops it again
         inner.write(bytes(self._opening))
         self._opening.clear()
-        outer.set_protocol(pair.outer)
-        outer.resume_reading()
 
     def _refuse(self, reason: str) -> None:
         self._said = True

@@ -83,10 +83,12 @@ class StandBy:
 
     def fits(self, spec: InstanceSpec) -> bool:
         """Tell whether it can become this instance."""
+        own, its = self.image, spec.image
         return (
-            (self.image.sha256, self.gpu_count, self.allow_egress)
-            == (spec.image.sha256, spec.gpu_count, spec.allow_egress)
-        ) and self.declared == (not spec.device_uuids)
+            (own.sha256, own.image_digest) == (its.sha256, its.image_digest)
+            and (self.gpu_count, self.allow_egress) == (spec.gpu_count, spec.allow_egress)
+            and self.declared == (not spec.device_uuids)
+        )
 
     @property
     def runner_env(self) -> dict[str, str]:

@@ -137,7 +137,7 @@ class DockerRuntime:
 
     async def refresh(self) -> None:
         """List containers and images; every now and then see to the walls too."""
-        before = set(self._seen)
+        before, waiting = set(self._seen), self._places.waiting
         try:
             listed = {one.launch_id: one for one in await asyncio.to_thread(self._containers.all)}
             await self._images.refresh()
@@ -148,7 +148,8 @@ class DockerRuntime:
             return
         self._looks += 1
         self._note(None)
-        self._places.seen(frozenset(i for i, one in listed.items() if one.exit_code is None))
+        running = {launch_id for launch_id, one in listed.items() if one.exit_code is None}
+        self._places.seen(waiting - running)
         for launch_id in before - listed.keys():  # one that was started since is not in the list
             if self._seen.pop(launch_id, None) is not None:
                 self._over.setdefault(launch_id, Ended(None))

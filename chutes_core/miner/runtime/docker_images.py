@@ -55,7 +55,7 @@ class EngineImages:
 
     async def known(self, image: ImageRef) -> PreparedImage | None:
         """Return the image where the engine has it."""
-        held = self._ids.get(image.image_digest, image.image_digest)
+        held = self._ids.get(image.registry_ref or image.image_digest, image.image_digest)
         if not await asyncio.to_thread(archive.holds, self._client, held):
             return None
         await asyncio.to_thread(shelf.put, self._client, held, IMAGE_TAG, image.image_id)
@@ -91,7 +91,7 @@ class EngineImages:
                     lambda digest: shelf.put(self._client, digest, IMAGE_TAG, image.image_id),
                     lambda got, total: self._pulls.moved(pull, got, total),
                 )
-        self._ids[image.image_digest] = held
+        self._ids[image.registry_ref] = held  # its digest was checked; the other is a mere word
         self.warm |= {image.image_id}
         logger.bind(image=image.name, ref=image.registry_ref).info("image was pulled")
         return PreparedImage(image.image_id, image.sha256, held)

@@ -44,7 +44,7 @@ class DockerPlaces:
         self._environment = environment
         self._networks = networks
         self._lines: dict[str, tuple[str, Line]] = {}
-        self._over: set[str] = set()
+        self._over: frozenset[str] = frozenset()
 
     async def put_up(self, place: str, stand_by: StandBy) -> None:
         """Create and start a container that waits, and take hold of its stdin."""
@@ -70,9 +70,14 @@ class DockerPlaces:
         """Remove it."""
         await asyncio.to_thread(self._take_down, name)
 
-    def seen(self, running: frozenset[str]) -> None:
-        """Take note of what runs: what waits and is not among it has ended."""
-        self._over = {place for place in self._lines if place not in running}
+    @property
+    def waiting(self) -> frozenset[str]:
+        """Return what waits now."""
+        return frozenset(self._lines)
+
+    def seen(self, over: frozenset[str]) -> None:
+        """Take note of what has ended: it waited before the engine was asked, and did not run."""
+        self._over = over
 
     def _put_up(self, place: str, stand_by: StandBy) -> None:
         spec = InstanceSpec(

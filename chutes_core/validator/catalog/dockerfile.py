@@ -168,9 +168,17 @@ def _check_copy(rest: str) -> None:
 def _check_registry(image: str) -> None:
     registry, slash, _ = image.partition("/")
     host = registry.rpartition(":")[0] or registry
-    if slash and not is_public_name(host):
+    if slash and _is_host(registry) and not is_public_name(host):
         raise Invalid(
             "registry_refused",
             f"the registry {registry[:100]} is not a public one",
             hint="push the base image to a public registry",
         )
+
+
+def _is_host(first: str) -> bool:
+    """Tell whether an engine takes the first part of a name for a registry's host.
+
+    Source: splitDockerDomain of github.com/distribution/reference.
+    """
+    return first == "localhost" or first != first.lower() or "." in first or ":" in first

@@ -114,10 +114,13 @@ async def test_what_does_not_fit_stays(world, other):
 
 
 async def test_another_image_does_not_fit(world):
-    """The image's digest decides."""
+    """The image's digest decides, and where an engine has it, that one's name for it too."""
     await world.held()
     other = InstanceSpec(LAUNCH, PreparedImage("i1", "b" * 64))
     assert not world.stand_by().fits(other)
+    image = world.stand_by().image
+    claimed = PreparedImage(image.image_id, image.sha256, "sha256:" + "e" * 64)
+    assert not world.stand_by().fits(InstanceSpec(LAUNCH, claimed))
 
 
 async def test_what_is_wanted_no_more_is_ended(world):

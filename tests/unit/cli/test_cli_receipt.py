@@ -70,6 +70,13 @@ def test_a_receipt_that_was_changed_is_refused(run, document, tmp_path):
     assert (refused.code, refused.json["error"]["code"]) == (2, "bad_receipt")
 
 
+def test_the_receipt_of_another_call_is_none_of_this_one(api, registered, run, document):
+    """However well it is signed."""
+    api.on("GET /invocations/inv-2/receipt", document)
+    refused = run("receipt", "inv-2", "--json")
+    assert (refused.code, refused.json["error"]["code"]) == (2, "another_receipt")
+
+
 def test_what_is_no_receipt_is_said_to_be_none(run, tmp_path):
     """Neither nothing, nor both, nor any file."""
     file = tmp_path / "receipt.json"

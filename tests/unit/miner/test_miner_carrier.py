@@ -1,8 +1,13 @@
 """What the relay's pairs do about time and ends, on a clock and transports of the test's."""
 
+import asyncio
+
 from chutes_core.miner.carrier import Pair
+from chutes_core.miner.relay import Relay, _Caller
+from chutes_core.wire.sealing import PROVEN, Preamble
 
 IDLE_S = 100.0
+LAUNCH = "11111111-2222-3333-4444-555555555555"
 
 
 class Loop:
@@ -14,8 +19,8 @@ class Loop:
     def time(self):
         return self.now
 
-    def call_later(self, delay_s, call):
-        timer = Timer(self.now + delay_s, call)
+    def call_later(self, delay_s, call, *facts):
+        timer = Timer(self.now + delay_s, lambda: call(*facts))
         self.timers.append(timer)
         return timer
 
@@ -50,7 +55,7 @@ class Transport:
         return "abort" in self.said or "close" in self.said
 
     def __getattr__(self, name):
-        def tell():
+        def tell(*_):
             self.said.append(name)
             if name == "abort":
                 self.leg.connection_lost(None)
@@ -125,3 +130,48 @@ def test_a_side_that_breaks_takes_the_other_with_it_and_so_does_one_that_comes_t
     late.outer.connection_lost(None)
     assert Transport(late.inner).said == ["abort"]
     assert caller.said == []
+
+
+def test_an_instance_that_speaks_first_is_cut_and_one_that_ended_first_is_heard():
+    """Both can come between the dial's end and the joining of the two."""
+    loop = Loop()
+    early = Pair(loop, IDLE_S, lambda: None)
+    outer, inner = Transport(early.outer), Transport(early.inner)
+    early.inner.data_received(b"hello?")
+    assert outer.said == inner.said == ["abort"]
+    ended = Pair(loop, IDLE_S, lambda: None)
+    outer, inner = Transport(ended.outer), Transport(ended.inner)
+    ended.inner.eof_received()
+    ended.join()
+    assert (outer.said, inner.said) == (["write_eof"], [])
+
+
+class Full(Transport):
+    """Takes no more from its first byte on."""
+
+    def write(self, data):
+        super().write(data)
+        self.leg.pause_writing()
+
+
+class Dialling(Loop):
+    """Connects at once to an instance that takes nothing."""
+
+    def create_task(self, work):
+        return asyncio.ensure_future(work)
+
+    async def create_connection(self, factory, host, port):
+        self.inner = Full(factory())
+
+
+async def test_an_instance_that_is_full_at_once_stops_its_caller():
+    """What came with the preamble may be more than it takes; the caller is read no further."""
+    loop, relay = Dialling(), Relay()
+    relay.register(LAUNCH, ticket=b"t" * 32, port=1)
+    caller = _Caller(relay, loop)
+    outer = Transport(caller)
+    hello = Preamble.build(ticket=b"t" * 32, launch_id=LAUNCH, generation=PROVEN).to_bytes()
+    caller.data_received(hello + b"much")
+    await caller.dialling
+    assert loop.inner.written == hello + b"much"
+    assert outer.said[-1] == "pause_reading"

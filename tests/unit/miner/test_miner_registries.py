@@ -40,7 +40,18 @@ def test_a_pass_of_the_grant_comes_before_the_operators_password():
     assert mine.access_to(ref("r.example.com", "pass")) == Access(token="pass")
 
 
-@pytest.mark.parametrize("host", ["10.0.0.7:5000", "localhost:5000", "nas.local", "0x7f.1"])
+@pytest.mark.parametrize(
+    "host",
+    [
+        "10.0.0.7:5000",
+        "localhost:5000",
+        "nas.local",
+        "0x7f.1",
+        "nas:5000",
+        "x.localhost.",
+        "127.0.0.1.",
+    ],
+)
 def test_a_private_place_is_dialled_only_where_the_operator_named_it(host):
     """A validator cannot lead the engine into the miner's own network."""
     with pytest.raises(ProtocolError, match="registry_not_allowed"):

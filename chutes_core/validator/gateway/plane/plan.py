@@ -2,8 +2,10 @@
 
 Path: fast -> plan. Invariant: everything kept here is a pure function of the request's shape and of
 one Snapshot, except for a key's end in time, which is looked at on each call; so a plan decides
-what the reference would decide.
+what the reference would decide. It outlives snapshots and keeps none alive.
 """
+
+import weakref
 
 import orjson
 
@@ -37,7 +39,7 @@ class Plan:
         self._headers = {
             name.decode("latin-1"): value.decode("latin-1") for name, value in shape.headers
         }
-        self._snapshot: Snapshot | None = None
+        self._snapshot: weakref.ref[Snapshot] | None = None
         self._key: ApiKey | None = None
         self._model: str | None = None
         self._admitted: Admitted | None = None
@@ -53,11 +55,13 @@ class Plan:
             ChutesError: as `authenticate` and `admit` do.
         """
         key, known = self._key, self._admitted
-        if snapshot is not self._snapshot or key is None or known is None or model != self._model:
+        seen = None if self._snapshot is None else self._snapshot()
+        if snapshot is not seen or key is None or known is None or model != self._model:
             assert self.target is not None
             key = authenticate(snapshot, self._headers, now_s=clock.now_s())
             known = admit(snapshot, key, self.target, method=self._shape.method, model=model)
-            self._snapshot, self._key, self._model, self._admitted = snapshot, key, model, known
+            self._snapshot = weakref.ref(snapshot)
+            self._key, self._model, self._admitted = key, model, known
         elif key.expires_at_s is not None:
             authenticate(snapshot, self._headers, now_s=clock.now_s())
         return known
