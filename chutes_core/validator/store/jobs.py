@@ -29,6 +29,8 @@ _COLUMNS = (
 _LIGHT = ", ".join((*_COLUMNS.split(), "'' AS arguments", "'' AS result", "'[]' AS announced"))
 """What lists are made of: arguments and result may be large, and only one run's are shown."""
 _OPEN = ",".join(f"'{state.value}'" for state in OPEN_JOBS)
+_ACTIVE = "SELECT launch_id FROM launches WHERE state<>'gone' AND state='active'"
+"""Says not gone, too, so that the index of open launches serves."""
 
 
 class JobRows:
@@ -77,16 +79,16 @@ class JobRows:
     def claimed(self) -> frozenset[str]:
         """Return the open launches whose instance is, or was, a run's alone."""
         rows = self._db.all(
-            "SELECT launch_id FROM launches WHERE state<>'gone'"
-            " AND launch_id IN (SELECT launch_id FROM jobs WHERE launch_id<>'')"
+            "SELECT launch_id FROM launches WHERE state<>'gone' AND EXISTS (SELECT 1 FROM jobs"
+            " WHERE jobs.launch_id=launches.launch_id AND jobs.launch_id<>'')"
         )
         return frozenset(row["launch_id"] for row in rows)
 
     def left_over(self) -> tuple[JobRun, ...]:
         """Return ended runs whose instance is active still."""
         rows = self._db.all(
-            f"SELECT {_LIGHT} FROM jobs WHERE state NOT IN ({_OPEN}) AND launch_id IN"  # noqa: S608
-            " (SELECT launch_id FROM launches WHERE state='active')"
+            f"SELECT {_LIGHT} FROM jobs WHERE state NOT IN ({_OPEN}) AND launch_id<>''"  # noqa: S608
+            f" AND launch_id IN ({_ACTIVE})"
         )
         return tuple(map(_job, rows))
 
@@ -135,7 +137,7 @@ class JobRows:
         with self._db.transaction():
             sql = (
                 f"DELETE FROM jobs WHERE job_id=? AND state NOT IN ({_OPEN}) AND launch_id"  # noqa: S608
-                " NOT IN (SELECT launch_id FROM launches WHERE state='active')"
+                f" NOT IN ({_ACTIVE})"
             )
             if not self._db.change(sql, (job_id,)):
                 return False
