@@ -17,6 +17,7 @@ from chutes_core.validator.store.database import Store
 
 FREE_LOSSES = 3
 DAY_US = 24 * 3600 * 1_000_000
+OWN_FAULT = "no_space"  # the validator's own: always free
 
 
 class Endings:
@@ -35,7 +36,7 @@ class Endings:
         now_us = self._clock.now_us()
         ended_at_us = job.ended_at_us or now_us
         with self._store.transaction(durable=True):
-            usage_us = self._usage_us(job, state, now_us)
+            usage_us = 0 if reason == OWN_FAULT else self._usage_us(job, state, now_us)
             charge_rao = job.rate.charge_rao(usage_us)
             ended = self._store.jobs.advance(
                 job.job_id,

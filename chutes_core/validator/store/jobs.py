@@ -101,10 +101,10 @@ class JobRows:
         return tuple(map(_job, self._db.all(sql, (at_us,))))
 
     def lost_since(self, user_id: str, at_us: int) -> int:
-        """Return how many runs of a user since a time lost their instance free of charge."""
+        """Return how many runs of a user since a time began and were lost free of charge."""
         sql = (
-            "SELECT count(*) FROM jobs WHERE user_id=? AND state='failed' AND launch_id<>''"
-            " AND charge_rao=0 AND ended_at_us>=?"
+            "SELECT count(*) FROM jobs WHERE user_id=? AND state='failed' AND started_at_us>0"
+            " AND reason<>'no_space' AND charge_rao=0 AND ended_at_us>=?"
         )
         return self._db.number(sql, (user_id, at_us))
 

@@ -387,15 +387,27 @@ async def test_so_many_files_are_fetched_at_once(house, monkeypatch):
 
 
 async def test_a_full_disk_is_no_fault_of_the_user(house, monkeypatch):
-    """The run fails and is not charged."""
+    """The run fails and is not charged, however often; nor does it count as a lost one."""
     house.deploy()
-    job = house.ask()
-    house.activate()
-    house.leaves(None, a="abc")
     monkeypatch.setattr(rooms.files, "MIN_FREE_BYTES", 2**62)
+    for number in range(FREE_LOSSES + 1):
+        job = house.ask()
+        house.activate(number)
+        house.leaves(None, a="abc")
+        await house.carry()
+        now = house.job(job.job_id)
+        assert (now.state, now.reason, now.charge_rao) == (JobState.FAILED, "no_space", 0)
+    assert house.store.jobs.lost_since("ann", 0) == 0
+
+
+async def test_a_refused_order_is_no_lost_run(house):
+    """What never began costs nothing, and takes no free loss from its user."""
+    house.deploy()
+    house.ask()
+    house.activate()
+    house.down = InstanceRefused("no_such_job", "the chute has no job train")
     await house.carry()
-    now = house.job(job.job_id)
-    assert (now.state, now.reason, now.charge_rao) == (JobState.FAILED, "no_space", 0)
+    assert house.store.jobs.lost_since("ann", 0) == 0
 
 
 def test_an_ended_run_never_changes_again():
