@@ -23,6 +23,7 @@ from pydantic import ValidationError
 
 from chutes_core.base.errors import ChutesError, Invalid
 from chutes_core.base.logs import configure_logs
+from chutes_core.base.streams import fill_standard_streams
 from chutes_core.miner import operate
 from chutes_core.miner.app import run
 from chutes_core.miner.operate import EXIT_NOT_RUNNING
@@ -130,6 +131,7 @@ def start(options: dict[str, Any]) -> int:
 
 def _run_until_end(settings: MinerSettings) -> int:
     """Like uvloop.run, but without waiting for threads: a chain read may hang in one."""
+    fill_standard_streams()
     loop = uvloop.new_event_loop()
     try:
         return loop.run_until_complete(run(settings))

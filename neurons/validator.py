@@ -1,7 +1,6 @@
 """The validator neuron: reads settings, runs, stops on SIGTERM. Every option is a setting."""
 
 import asyncio
-import os
 import signal
 import sys
 from pathlib import Path
@@ -17,6 +16,7 @@ if __package__ in (None, ""):  # run as a script of the checkout
 
 from chutes_core.base.errors import ChutesError
 from chutes_core.base.logs import configure_logs
+from chutes_core.base.streams import fill_standard_streams
 from chutes_core.validator.lifetime import run
 from chutes_core.validator.settings import ValidatorSettings
 
@@ -41,17 +41,8 @@ def main(**options: Any) -> None:
         logger.error("setting refused: {}", error)
         sys.exit(EXIT_REFUSED)
     configure_logs(settings.log_level, as_json=settings.json_logs)
-    _fill_standard_streams()
+    fill_standard_streams()
     sys.exit(uvloop.run(_main(settings)))
-
-
-def _fill_standard_streams() -> None:
-    """Open what the parent closed of 0 to 2, lest a socket get that number: libuv aborts then."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
 
 
 async def _main(settings: ValidatorSettings) -> int:
