@@ -12,6 +12,7 @@ much of it the loop's thread was ready to run and the machine gave the core to o
 import asyncio
 import json
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from chutes_core.validator.app import Validator
 from tests.bench.blocking import Blocking
 
 SAMPLE_S = 0.005
+MOST_SAMPLES = 20_000  # the newest 100 s: what watches memory must not grow itself
 
 
 class Probe:
@@ -29,7 +31,7 @@ class Probe:
         self._validator = validator
         self._users = [account.user_id for account in validator.store.accounts.all()]
         self._blocking = Blocking()
-        self._lags_us: list[tuple[int, int]] = []
+        self._lags_us: deque[tuple[int, int]] = deque(maxlen=MOST_SAMPLES)
         self._tasks = [asyncio.ensure_future(self._serve(name)), asyncio.ensure_future(self._lag())]
 
     async def _serve(self, name: str) -> None:
@@ -50,7 +52,8 @@ class Probe:
 
     def _view(self) -> dict[str, Any]:
         gateway = self._validator.gateway
-        lags, self._lags_us = self._lags_us, []
+        lags = list(self._lags_us)
+        self._lags_us.clear()
         return {
             "stats": gateway.stats(),
             "taken_rao": {user_id: gateway.taken_rao(user_id) for user_id in self._users},
