@@ -15,6 +15,7 @@ import asyncio
 import socket
 from dataclasses import dataclass, field
 
+import anyio
 from loguru import logger
 
 from chutes_core.base.errors import ProtocolError
@@ -24,6 +25,7 @@ from chutes_core.wire.sealing import PREAMBLE_BYTES, Preamble
 PREAMBLE_TIMEOUT_S = 5.0
 DIAL_TIMEOUT_S = 5.0
 IDLE_S = 1800.0
+CLOSE_S = 5.0
 MAX_CONNECTIONS = 2048
 MAX_UNPROVEN = 128
 MAX_PER_LAUNCH = 512
@@ -100,7 +102,8 @@ class Relay:
         await asyncio.gather(*dialling, return_exceptions=True)
         if self._callers:
             self._empty = asyncio.get_running_loop().create_future()
-            await self._empty  # until the loop has told each side of its end
+            # Until the loop has told each side of its end; a stop never hangs on one it forgot.
+            await asyncio.wait({self._empty}, timeout=CLOSE_S)
         self._routes.clear()
 
     def came(self, caller: "_Caller") -> None:
@@ -217,9 +220,9 @@ class _Caller(asyncio.Protocol):
         """Dial the instance, say the preamble and what came after it, and join the two."""
         pair = self._pair
         try:
-            dialled = self._loop.create_connection(lambda: pair.inner, route.host, route.port)
-            await asyncio.wait_for(dialled, self._relay.limits.dial_timeout_s)
-        except (OSError, asyncio.TimeoutError):
+            with anyio.fail_after(self._relay.limits.dial_timeout_s):
+                await self._loop.create_connection(lambda: pair.inner, route.host, route.port)
+        except OSError:  # TimeoutError is one
             self._refuse("instance_unreachable")
             return
         finally:
