@@ -20,6 +20,7 @@ class Call:
     """Mutable on purpose: it is the running call. All times in microseconds.
 
     ``head`` is the payload of its CALL frame; ``tried`` names the launches that gave no answer;
+    ``delivered`` tells that an instance may have seen it;
     ``arrived_us`` is when its caller began to wait for an instance, ``first_byte_us`` how long the
     answering instance took to the head of its answer; ``tail`` is kept where tokens are counted.
     """
@@ -32,6 +33,7 @@ class Call:
     tried: set[str] = field(default_factory=set)
     last_error: ChutesError | None = None
     caller_left: bool = False
+    delivered: bool = False
     attempts: int = 0
     faults: int = 0
     launch_id: str = ""
@@ -56,6 +58,7 @@ class Call:
     def dispatch(self, launch_id: str, clock: Clock) -> None:
         """Note that the call now goes to this instance."""
         self.launch_id = launch_id
+        self.delivered = True
         self.started_at_us = clock.now_us()
         self.dispatched_us = clock.monotonic_us()
         self.arrived_us = self.arrived_us or self.dispatched_us

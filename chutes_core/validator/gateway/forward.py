@@ -113,7 +113,10 @@ class Forwarder:
         raise _gave_up(call.last_error)
 
     async def _route(self, call: Call) -> Route:
-        """Return a route with a free slot; a caller of a cold chute waits for one."""
+        """Return a route with a free slot; a caller of a cold chute waits for one.
+
+        So does one whose call could not be delivered, for the last instance is gone.
+        """
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.cold_wait_s
         waited = False
@@ -127,9 +130,12 @@ class Forwarder:
                 found = await self._router.obtain(call.chute_id, call.tried)
             if isinstance(found, Route):
                 return found
-            if call.last_error is not None:
+            # A call that may have reached an instance never waits for another: its own work may
+            # be what ends them.
+            may_wait = waited or found is NoSlot.COLD
+            if call.last_error is not None and (call.delivered or not may_wait):
                 raise _gave_up(call.last_error)
-            if loop.time() >= until or (found is not NoSlot.COLD and not waited):
+            if loop.time() >= until or not may_wait:
                 raise _no_slot(found, call.admitted.chute)
             waited = True
             with self._demand.waiting(call.chute_id):

@@ -95,6 +95,41 @@ async def test_an_unreachable_instance_is_passed_over(house: House, instance):
         assert (await house.post(content=b"x")).status_code == 200
 
 
+@pytest.mark.parametrize("limits", [GatewayLimits(cold_wait_s=20.0)], ids=["limits"])
+async def test_a_call_that_reached_nobody_waits_for_a_fresh_instance(house: House, instance):
+    """The last instance is gone and the validator does not know it yet: no 502, but an answer."""
+    gone, fresh = Instance(echo), await instance(echo)
+    await gone.listen()
+    await gone.close()
+    begun = house.queueing()
+    house.serve(gone)
+    asking = asyncio.ensure_future(house.post(content=b"x"))
+    await asyncio.wait_for(begun.acquire(), 10)
+    house.serve(gone, fresh)
+    response = await asking
+    assert (response.status_code, response.content) == (200, b"x")
+    assert outcomes(house) == [("ok", 2, True)]
+
+
+@pytest.mark.parametrize("limits", [GatewayLimits(cold_wait_s=20.0)], ids=["limits"])
+async def test_a_call_that_ends_its_instance_does_not_wait_for_the_next(house: House, instance):
+    """What an instance may have seen is not sent to one that starts later."""
+    house.serve(await instance(die))
+    response = await asyncio.wait_for(house.post(content=b"x"), 10)
+    assert (response.status_code, response.json()["code"]) == (502, "instance_failed")
+
+
+async def test_an_instance_out_of_reach_with_none_in_time_is_503(house: House, instance):
+    """Whoever waited for a fresh instance in vain is told so, and pays nothing."""
+    gone = Instance(echo)
+    await gone.listen()
+    await gone.close()
+    house.serve(gone)
+    response = await house.post(content=b"x")
+    assert (response.status_code, response.json()["code"]) == (503, "no_instance")
+    assert house.gateway.taken_rao(house.owner_id) == 0
+
+
 async def test_all_instances_failing_is_502_and_costs_nothing(house: House, instance):
     """When every try fails the caller hears 502; a failed record is written, and no charge."""
     house.serve(await instance(die), await instance(die))
