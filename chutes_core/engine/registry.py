@@ -20,12 +20,14 @@ import docker
 import requests
 from docker.auth import encode_header
 
-from chutes_core.base.errors import ChutesError, ProtocolError, Unavailable
+from chutes_core.base.errors import ChutesError, ProtocolError, TooLarge, Unavailable
 from chutes_core.engine.failures import explained, known_failure
 from chutes_core.engine.pull import SILENCE_S, pull
 from chutes_core.engine.stream import message_of, messages
 
 DELETE_TIMEOUT_S = 20
+MAX_PULL_BYTES = 80 * 1024**3
+"""Of an image's layers as the registry has them; the same as of an archive."""
 _TAG = "chutes"
 _LOCAL = ("127.", "localhost:")
 _GONE = frozenset({200, 202, 404})
@@ -101,12 +103,20 @@ def pull_exactly(
 
     Raises:
         ProtocolError: ``bad_image_ref``: no digest. Unavailable: ``image_pull_denied``.
+        TooLarge: ``bad_image_ref``: over MAX_PULL_BYTES, seen as its layers begin to come.
         NotFound, Unavailable: see `pull`.
     """
     if "@sha256:" not in reference:
         raise ProtocolError("bad_image_ref", "the image is not named by its digest")
+
+    def bounded(got: int, total: int) -> None:
+        if total > MAX_PULL_BYTES:
+            raise TooLarge("bad_image_ref", f"the image's layers are over {MAX_PULL_BYTES} bytes")
+        if on_bytes is not None:
+            on_bytes(got, total)
+
     try:
-        pull(client, reference, _ignore, _always, dict(access.for_engine()), on_bytes)
+        pull(client, reference, _ignore, _always, dict(access.for_engine()), bounded)
     except ChutesError as error:
         if _NOT_LET_IN.search(error.message):
             raise Unavailable("image_pull_denied", error.message, hint=_PULL_FIX) from error

@@ -18,6 +18,7 @@ from chutes_core.validator.store.database import Store
 from chutes_core.wire.receipt import Receipt, ReceiptBatch, ReceiptCall, path_of, root_of
 
 MAX_RECEIPTS = 100  # of one page
+MAX_RECORDS_READ = 10_000  # for one page: each receipt takes the hashes of its whole batch
 
 
 @dataclass(frozen=True)
@@ -72,16 +73,29 @@ class Receipts:
         return self._in(batch, [call])[0]
 
     def of_launch(self, launch_id: str, after_us: int) -> list[Receipt]:
-        """Return receipts of an instance's calls begun after a time, oldest first, MAX_RECEIPTS."""
-        calls = self._store.invocations.of_launch(launch_id, after_us, MAX_RECEIPTS)
+        """Return a page of receipts of an instance's calls begun after a time, oldest first.
+
+        At most MAX_RECEIPTS, fewer where they lie in many batches. A page never ends between calls
+        of one microsecond, so that the last one's time is where the next page begins.
+        """
+        calls = self._store.invocations.of_launch(launch_id, after_us, MAX_RECEIPTS + 1)
+        pages = _whole_moments(calls, MAX_RECEIPTS)
         found: dict[str, Receipt] = {}
-        for call in calls:
-            if call.invocation_id not in found:
-                batch = self._store.invocations.batch_of(call.worker, call.sequence)
-                if batch is not None:
-                    inside = [one for one in calls if batch.holds(one)]
-                    found |= {r.call.invocation_id: r for r in self._in(batch, inside)}
-        return [found[call.invocation_id] for call in calls if call.invocation_id in found]
+        read = 0
+        for number, call in enumerate(pages):
+            if call.invocation_id in found:
+                continue
+            batch = self._store.invocations.batch_of(call.worker, call.sequence)
+            if batch is None:
+                continue
+            size = batch.last - batch.first + 1
+            if read and read + size > MAX_RECORDS_READ:
+                pages = _whole_moments(pages, number)
+                break
+            read += size
+            inside = [one for one in pages if batch.holds(one)]
+            found |= {r.call.invocation_id: r for r in self._in(batch, inside)}
+        return [found[call.invocation_id] for call in pages if call.invocation_id in found]
 
     def _in(self, batch: Batch, calls: Sequence[Invocation]) -> list[Receipt]:
         records = self._store.invocations.of_batch(batch)
@@ -97,6 +111,15 @@ class Receipts:
             )
             for call in calls
         ]
+
+
+def _whole_moments(calls: Sequence[Invocation], most: int) -> Sequence[Invocation]:
+    """Return the first ``most`` calls, less those of the moment that does not fit wholly."""
+    if len(calls) <= most:
+        return calls
+    beyond_us = calls[most].started_at_us
+    whole = [call for call in calls[:most] if call.started_at_us < beyond_us]
+    return whole or calls[:most]
 
 
 def _leaves(records: Sequence[Invocation]) -> list[bytes]:

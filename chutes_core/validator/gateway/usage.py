@@ -15,6 +15,7 @@ from chutes_core.validator.domain.chutes import Cord
 
 KEPT_BYTES = 4096
 MAX_TRIES = 8  # objects named usage that are looked at, from the end
+MAX_OBJECT_BYTES = 1024  # of one: Python walks it byte by byte, on the loop
 PATHS = frozenset(("/v1/chat/completions", "/v1/completions", "/v1/embeddings"))
 _NAME = b'"usage"'
 _MAX_TOKENS = 2**53
@@ -73,7 +74,7 @@ def claimed_tokens(tail: bytes) -> Tokens | None:
 
 def _object_after(text: bytes, at: int) -> bytes:
     """Return the JSON object that is the value behind a name, or nothing."""
-    rest = text[at:].lstrip()
+    rest = text[at : at + MAX_OBJECT_BYTES].lstrip()
     if not rest.startswith(b":"):
         return b""
     rest = rest[1:].lstrip()

@@ -148,6 +148,41 @@ async def test_receipts_come_in_pages(settled):
     last.check(VALIDATOR.ss58_address)
 
 
+def settle_alone(store, calls):
+    """Settle each call as a batch of its own."""
+    settlement = Settlement(store, sealer=Sealer(VALIDATOR, "0xg", 64))
+    for one in calls:
+        settlement.drain(Records(one))
+
+
+async def test_a_page_of_receipts_never_ends_within_a_moment(settled):
+    """Calls that began in one microsecond are on one page, for the next begins behind it."""
+    late = {MAX_RECEIPTS, MAX_RECEIPTS + 1, MAX_RECEIPTS + 2}
+    calls = [
+        call(4 + n, "u", launch_id="p", started_at_us=1_000 if n in late else n)
+        for n in range(1, MAX_RECEIPTS + 3)
+    ]
+    Settlement(settled, sealer=Sealer(VALIDATOR, "0xg", 64)).drain(Records(*calls))
+    receipts = Receipts(settled)
+    first = receipts.of_launch("p", 0)
+    rest = receipts.of_launch("p", first[-1].call.started_at_us)
+    assert [one.call.sequence for one in first + rest] == [one.sequence for one in calls]
+    assert len(rest) == 3
+
+
+async def test_a_page_of_receipts_reads_a_bounded_number_of_records(settled, monkeypatch):
+    """Where calls lie in many batches the page is shorter, and nothing is left out."""
+    monkeypatch.setattr("chutes_core.validator.billing.receipts.MAX_RECORDS_READ", 3)
+    calls = [call(n, "u", launch_id="p") for n in range(5, 13)]
+    settle_alone(settled, calls)
+    receipts, seen, pages = Receipts(settled), [], []
+    while page := receipts.of_launch("p", seen[-1].call.started_at_us if seen else 0):
+        seen += page
+        pages.append(len(page))
+    assert pages == [3, 3, 2]
+    assert [one.call.sequence for one in seen] == [one.sequence for one in calls]
+
+
 @pytest.fixture
 def new_launch():
     def make():
