@@ -45,7 +45,6 @@ class Answer:
 
 class Api:
     base_url, api_version = "http://engine", "1.41"
-    _general_configs: dict[str, str] = {}
 
     def __init__(self):
         self.answer = Answer()
