@@ -1,12 +1,16 @@
 """The gateway against nginx and FastAPI + aiohttp: same payload, same origin, one interleaved run.
 
 The contender has one core (the first), load and origin the other; the figures of a contender are
-medians over the rounds. CPU time is the contender's own processes', from /proc. The gateway works
-with key, hold, sealing, journal and back-pressure on; the others pass bytes on. nginx and wrk are
-found on the PATH (Debian: nginx-light, wrk); without nginx it is left out, without wrk there is no
-run. Nothing is asserted: figures on a shared machine are for a person to read, as ratios.
+medians over the rounds, and of CPU time also the least, which a busy machine disturbs least. CPU
+time is the contender's own processes', from /proc. The gateway works with key, hold, sealing,
+journal and back-pressure on; the others pass bytes on: `bare` and `sealed-bare` (bare.py) are the
+floor under it, Python without and with sealed frames. nginx and wrk are found on the PATH (Debian:
+nginx-light, wrk); without nginx it is left out, without wrk there is no run. Nothing is asserted:
+figures on a shared machine are for a person to read, as ratios.
 
-    python tests/bench/gateway.py [--json] [--rounds N] [--seconds S] [--only NAME ...]
+    python tests/bench/gateway.py [--json] [--rounds N] [--seconds S] [--only NAME ...] [--cpu]
+
+--cpu asks for CPU time alone: one span of wrk for each contender and round, no streams.
 """
 
 import argparse
@@ -36,6 +40,8 @@ CORE, LOAD_CORE = 0, 1 if (os.cpu_count() or 1) > 1 else 0
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 32
 STREAMS = 20
+BARE = ("bare", "sealed-bare")
+SERVERS = (*BARE, "gateway", "reference", "fastapi")
 ASKED = '{"input": "a sentence of ordinary length, as one embeds it"}'
 NGINX = """
 daemon off; worker_processes 1; pid {dir}/pid; error_log {dir}/error.log;
@@ -72,7 +78,8 @@ class Contender:
             self.rounds.setdefault(name, []).append(value)
 
     def figures(self) -> dict[str, float]:
-        return {name: round(median(values), 3) for name, values in self.rounds.items()}
+        made = {name: round(median(values), 3) for name, values in self.rounds.items()}
+        return {**made, "cpu_least_us": round(min(self.rounds["cpu_us"]), 3)}
 
     def cpu_s(self) -> float:
         """Return the CPU time of the process, its threads and its children."""
@@ -91,9 +98,10 @@ class Contender:
 
 @contextlib.contextmanager
 def child(core: int, *arguments: str) -> Iterator[tuple[int, list]]:
-    """Run a child of gateway_servers.py on one core; yields its pid and its line."""
+    """Run a child on one core; yields its pid and its line."""
+    script = "bare.py" if arguments[0] in BARE else "gateway_servers.py"
     process = subprocess.Popen(
-        [sys.executable, str(HERE / "gateway_servers.py"), *arguments],
+        [sys.executable, str(HERE / script), *arguments],
         stdout=subprocess.PIPE,
         preexec_fn=lambda: os.sched_setaffinity(0, {core}),
     )
@@ -119,10 +127,12 @@ def nginx(origin_port: int) -> Iterator[Contender]:
             stderr=subprocess.DEVNULL,
         )
         try:
-            while True:
+            while process.poll() is None:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
                     break
                 time.sleep(0.02)
+            else:
+                raise RuntimeError(f"nginx ended with {process.returncode}")
             yield Contender("nginx", process.pid, port, "", "none")
         finally:
             process.send_signal(signal.SIGTERM)
@@ -234,6 +244,9 @@ async def stream(contender: Contender, count: int, every_us: int) -> tuple[float
 def measure(contender: Contender, options: argparse.Namespace) -> None:
     """Run one round of one contender."""
     contender.check_listener()
+    if options.cpu:
+        contender.note(**load(contender, CONNECTIONS, options.seconds))
+        return
     load(contender, CONNECTIONS, 1)  # warm
     contender.note(**load(contender, CONNECTIONS, options.seconds))
     alone = load(contender, 1, options.seconds)
@@ -251,7 +264,7 @@ def run(options: argparse.Namespace) -> dict[str, object]:
         contenders = [direct]
         if shutil.which("nginx") and "nginx" in options.only:
             contenders.append(stack.enter_context(nginx(place[0])))
-        for kind in ("gateway", "reference", "fastapi"):
+        for kind in SERVERS:
             if kind in options.only:
                 pid, said = stack.enter_context(child(CORE, kind, json.dumps(place)))
                 contenders.append(Contender(kind, pid, *said))
@@ -266,7 +279,7 @@ def report(contenders: list[Contender], options: argparse.Namespace) -> dict[str
     """Return figures, and the gateway's ratios to each other contender."""
     figures = {one.name: one.figures() for one in contenders}
     for name, row in figures.items():
-        if name != "origin":
+        if name != "origin" and "alone_p50_us" in row:
             row["added_us"] = round(row["alone_p50_us"] - figures["origin"]["alone_p50_us"], 1)
             added = row["token_p50_us"] - figures["origin"]["token_p50_us"]
             row["added_token_us"] = round(added, 1)
@@ -293,6 +306,7 @@ def table(result: dict) -> str:
     columns = (
         ("requests_per_s", "requests/s", 0),
         ("cpu_us", "CPU us/request", 1),
+        ("cpu_least_us", "least", 1),
         ("p50_us", "p50 us", 0),
         ("p99_us", "p99 us", 0),
         ("added_us", "added us (1 conn.)", 0),
@@ -313,7 +327,11 @@ def table(result: dict) -> str:
 
 
 def _cpu_s(pid: int) -> float:
+    """Return a process' CPU time: to the nanosecond where the kernel tells it, else in ticks."""
     try:
+        spans = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+        if spans:
+            return sum(int(span.split()[0]) for span in spans) / 1e9
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return 0.0
@@ -322,7 +340,14 @@ def _cpu_s(pid: int) -> float:
 
 def _children(pid: int) -> list[int]:
     path = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(each) for each in path.read_text().split()] if path.exists() else []
+    if path.exists():
+        return [int(each) for each in path.read_text().split()]
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(stat.read_text().rpartition(")")[2].split()[1]) == pid:
+                found.append(int(stat.parent.name))
+    return found
 
 
 def _listening_inode(port: int) -> str:
@@ -344,7 +369,8 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=int, default=3)
-    names = ("nginx", "gateway", "reference", "fastapi")
+    parser.add_argument("--cpu", action="store_true")
+    names = ("nginx", *SERVERS)
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     return parser.parse_args()
 
