@@ -1,12 +1,13 @@
 """The gateway against nginx and FastAPI + aiohttp: same payload, same origin, one interleaved run.
 
-The contender has one core (the first), load and origin the other; the figures of a contender are
-medians over the rounds, and of CPU time also the least, which a busy machine disturbs least. CPU
-time is the contender's own processes', from /proc. The gateway works with key, hold, sealing,
-journal and back-pressure on; the others pass bytes on: `bare` and `sealed-bare` (bare.py) are the
-floor under it, Python without and with sealed frames. nginx and wrk are found on the PATH (Debian:
-nginx-light, wrk); without nginx it is left out, without wrk there is no run. Nothing is asserted:
-figures on a shared machine are for a person to read, as ratios.
+The contender has one core (the first), origin and load the next two or, where there are only two,
+the other; the figures of a contender are medians over the rounds, and of CPU time also the least,
+which a busy machine disturbs least. CPU time is the contender's own processes', from /proc. The
+gateway works with key, hold, sealing, journal and back-pressure on; the others pass bytes on:
+`bare` and `sealed-bare` (bare.py) are the floor under it, Python without and with sealed frames.
+nginx and wrk are found on the PATH (Debian: nginx-light, wrk); without nginx it is left out,
+without wrk there is no run. Nothing is asserted: figures on a shared machine are for a person to
+read, as ratios.
 
     python tests/bench/gateway.py [--json] [--rounds N] [--seconds S] [--only NAME ...] [--cpu]
 
@@ -36,7 +37,8 @@ import httptools
 import uvloop
 
 HERE = Path(__file__).parent
-CORE, LOAD_CORE = 0, 1 if (os.cpu_count() or 1) > 1 else 0
+CORES = os.cpu_count() or 1
+CORE, ORIGIN_CORE, LOAD_CORE = 0, min(1, CORES - 1), min(2, CORES - 1)
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 CONNECTIONS = 32
 STREAMS = 20
@@ -86,8 +88,11 @@ class Contender:
         return sum(_cpu_s(pid) for pid in (self.pid, *_children(self.pid)))
 
     def check_listener(self) -> None:
-        """Refuse to measure somebody else's listener."""
+        """Refuse to measure somebody else's listener, where the kernel tells whose it is."""
         inode = _listening_inode(self.port)
+        if inode == "0":
+            print(f"{self.name}: this kernel does not tell whose port it is", file=sys.stderr)
+            return
         for pid in (self.pid, *_children(self.pid)):
             for link in Path(f"/proc/{pid}/fd").iterdir():
                 with contextlib.suppress(OSError):
@@ -259,7 +264,7 @@ def measure(contender: Contender, options: argparse.Namespace) -> None:
 def run(options: argparse.Namespace) -> dict[str, object]:
     os.sched_setaffinity(0, {LOAD_CORE})
     with contextlib.ExitStack() as stack:
-        pid, place = stack.enter_context(child(LOAD_CORE, "origin"))
+        pid, place = stack.enter_context(child(ORIGIN_CORE, "origin"))
         direct = Contender("origin", pid, place[0], "", "none")
         contenders = [direct]
         if shutil.which("nginx") and "nginx" in options.only:
