@@ -82,7 +82,7 @@ PROFILES: dict[str, Profile] = {
     p.name: p
     for p in (
         # a CPU stands in for a GPU: tests and devnets only, proves nothing about hardware
-        Profile("test", layers=2, stages=2, fill_bytes=2 << 20),
+        Profile("test", layers=2, stages=2, fill_bytes=1 << 20),
         # beside a loaded model: 1 GiB, no claim of capacity
         Profile("light", layers=8, stages=4, fill_bytes=1 << 30),
         Profile("periodic", layers=8, stages=16, fill_fraction=(97, 100)),

@@ -26,7 +26,7 @@ MAX_ROUND_TRIP_US = 10_000_000
 
 TEST_LEG1_US = 10_000_000
 TEST_LEG2_US = 10_000_000
-"""The test profile's fixed reference: it takes about 0.1 s on one idle core, and a test machine
+"""The test profile's fixed reference: it takes about 0.06 s on one idle core, and a test machine
 may be a hundred times busier. It bounds a hang; it says nothing about speed."""
 
 _HOST_US_A_STAGE = 520  # SHAKE, copy, gather, BLAKE2b; measured beside the H100

@@ -138,7 +138,7 @@ class Miner:
         self._say_ready(port)
         poll_s = self._settings.poll_seconds
         self._loops.every(poll_s, "chain", self._follow_chain)
-        self._loops.every(_SPACING_S, "work", self._round)
+        self._loops.every(0, "work", self._round)  # it waits itself
         self._loops.every(_SPACING_S, "wakes", self._parts.wakes.listen)
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
         self._loops.every(_WATCH_S, "stand-bys", self._parts.stand_bys.keep)
@@ -180,6 +180,7 @@ class Miner:
             await parts.scheduler.learn(await parts.directory.refresh(parts.view.seen))
             await parts.scheduler.tick()
         finally:
+            await asyncio.sleep(_SPACING_S)  # before the wait: news that comes later waits for none
             await parts.deployer.books.news.wait(self._settings.poll_seconds)
 
     async def _watch(self) -> None:

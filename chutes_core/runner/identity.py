@@ -14,6 +14,13 @@ from chutes_core.wire.sealing import (
     rekey_root,
 )
 
+_NO_LAUNCH = "00000000-0000-0000-0000-000000000000"
+
+
+def rehearse() -> None:
+    """Do once what an identity does, with keys that are dropped: the first time loads a library."""
+    Identity(_NO_LAUNCH, KeyPair.generate().public.hex()).rekey(b"")
+
 
 class Identity:
     """The launch's keys inside the instance.

@@ -7,6 +7,7 @@ returned every prover has exited, so that user code finds all VRAM free.
 """
 
 import asyncio
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
 from chutes_core.base.errors import Conflict, ProtocolError
@@ -105,7 +106,7 @@ class ProofAttempt:
         waiting = (prover.warm(self._settings.prover_warm_s) for prover in self._provers)
         devices = await asyncio.gather(*waiting)
         return Warm(
-            handshake=Handshake(version=_version()),
+            handshake=Handshake(version=own_version()),
             instance_public_key=self._identity.public_key,
             devices=tuple(body.hex() for body in devices),
         )
@@ -157,7 +158,9 @@ class ProofAttempt:
         await asyncio.gather(*(prover.kill() for prover in provers))
 
 
-def _version() -> str:
+@cache
+def own_version() -> str:
+    """Return the version of this software in the image; looked up once, for it reads files."""
     try:
         return version("chutes-core")
     except PackageNotFoundError:

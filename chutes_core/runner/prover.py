@@ -29,6 +29,8 @@ from graval.messages import (
 
 STDERR_TAIL_LINES = 20
 QUIT_S = 10.0
+_ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+"""For stand-ins: their work is so small that threads cost more than they bring on a busy CPU."""
 _T = TypeVar("_T")
 
 
@@ -179,9 +181,10 @@ class WaitingProvers:
         """
         backend = "numpy" if declared else "auto"
         command = (*_command(python), "--later", "--backend", backend)
+        environ = {**_ONE_THREAD, **os.environ} if declared else dict(os.environ)
         for number in range(count):
             name = f"waiting prover {number}"
-            self._ready.append(await _spawned(command, dict(os.environ), name))
+            self._ready.append(await _spawned(command, environ, name))
 
     def take(self) -> asyncio.subprocess.Process | None:
         """Return one that still waits, or None."""
@@ -237,5 +240,5 @@ def _arguments(gpu: GpuSlot) -> list[str]:
 def _environ(gpu: GpuSlot) -> dict[str, str]:
     """The runner's environment, with one GPU visible, by UUID: indices differ between processes."""
     if gpu.declare is not None:
-        return dict(os.environ)
+        return {**_ONE_THREAD, **os.environ}
     return {**os.environ, "CUDA_VISIBLE_DEVICES": gpu.uuid}

@@ -20,6 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chutes_core.base.errors import Invalid
 from chutes_core.runner.chute_loop import ChuteLoop
+from chutes_core.runner.identity import rehearse
+from chutes_core.runner.proof import own_version
 from chutes_core.runner.prover import WaitingProvers
 from chutes_core.runner.settings import PREFIX
 
@@ -66,6 +68,8 @@ class StandBy(BaseModel):
         """
         chute_loop.soon(importlib.import_module, _SDK)
         await provers.begin(environ.get(_PYTHON) or sys.executable, self.provers, self.declared)
+        rehearse()
+        own_version()
         line = await _first_line(signals)
         if not line:
             await provers.close()

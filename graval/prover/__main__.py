@@ -7,6 +7,9 @@ error it writes one ERROR (code, text, hint) and exits 1.
 With `--later` it imports its backend and waits for its arguments and environment: one line of JSON
 before the frames. It opens no device before that line, and exits 0 where none comes.
 
+The process ends without Python's own tidying up: whoever wants the device's memory waits for the
+end of the process, and the kernel gives back what it held in any case.
+
 Invariant: nothing but frames reaches stdout: file descriptor 1 is pointed at stderr before a
 backend is imported, because CUDA and compilers print.
 """
@@ -15,7 +18,7 @@ import argparse
 import json
 import os
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, NoReturn
 
 from graval.challenge import Leg1, Leg2
 from graval.errors import GravalError, ProtocolViolation
@@ -95,5 +98,11 @@ def _report(sink: BinaryIO, report: ErrorReport) -> int:
     return 1
 
 
+def end(status: int) -> NoReturn:
+    """Leave the process now; what was written has been flushed."""
+    sys.stderr.flush()
+    os._exit(status)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    end(main())

@@ -98,10 +98,15 @@ def open_backend(name: str, choice: Choice) -> Backend:
 
 
 def prepare(name: str) -> None:
-    """Import a backend, so that it opens sooner; no device is touched, what fails is said then."""
+    """Import a backend, so that it opens sooner; no device is touched, what fails is said then.
+
+    The CPU is nobody's: its backend runs once, on a small fill, as it will when it warms up.
+    """
     for one in ("triton", "torch") if name == "auto" else (name,):
         with contextlib.suppress(ImportError):
-            importlib.import_module(f"graval.prover.{one}_backend")
+            module = importlib.import_module(f"graval.prover.{one}_backend")
+            if one == "numpy":
+                module.warm_cpu()
 
 
 def _open_auto(choice: Choice) -> Backend:

@@ -11,12 +11,12 @@ import numpy as np
 from graval import prf
 from graval.challenge import DeviceInfo
 from graval.errors import NotEnoughMemory, ProtocolViolation
-from graval.gpus import model
+from graval.gpus import GPUS, model
 from graval.profile import PROFILES, ROW_BYTES, Profile
 from graval.prover.backend import Choice, Found
 
 MAX_FILL_BYTES = 64 << 20
-_SCAN_ROWS = 1024
+_SCAN_ROWS = 512
 _WARM_ROWS = 64
 
 
@@ -38,6 +38,12 @@ def open_device(choice: Choice) -> "NumpyBackend":
             stand_in=True,
         )
     )
+
+
+def warm_cpu() -> None:
+    """Load BLAS and touch every code path once, on a small fill that is dropped."""
+    stand_in = open_device(Choice(0, declare=min(GPUS)))
+    stand_in.warm_up()
 
 
 class NumpyBackend:

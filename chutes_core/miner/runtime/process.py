@@ -41,6 +41,7 @@ RUNNER_COMMAND = ("-m", "chutes_core.runner")
 _CHECKOUT = str(Path(chutes_core.__file__).resolve().parent.parent)
 _DRIVER_VARIABLES = ("LD_LIBRARY_PATH",)  # where some hosts keep the GPU driver's libraries
 _POLL_S = 0.05
+_READY_POLL_S = 0.01  # a caller may be waiting, and a look costs some 20 us
 _KILL_WAIT_S = 5.0
 _SHIM_START_S = 2.0
 _STAND_BY_GRACE_S = 2.0
@@ -184,7 +185,7 @@ class ProcessRuntime:
                 raise RuntimeFailed(
                     "instance_ended", f"the instance ended with {ended.exit_code} before listening"
                 )
-            await asyncio.sleep(_POLL_S)
+            await asyncio.sleep(_READY_POLL_S)
         raise RuntimeFailed("listen_timeout", f"the instance did not listen in {timeout_s:.0f} s")
 
     def ended(self, launch_id: str) -> Ended | None:

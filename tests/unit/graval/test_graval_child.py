@@ -1,6 +1,7 @@
 """The prover as a child process over pipes, as the runner starts it."""
 
 import asyncio
+import json
 import subprocess
 import sys
 
@@ -69,6 +70,35 @@ def test_the_end_of_input_ends_the_prover(start):
     messages.read(child.stdout)
     child.stdin.close()
     assert child.wait(timeout=30) == 0
+
+
+def later(*arguments):
+    return json.dumps({"arguments": arguments, "environ": {}}).encode() + b"\n"
+
+
+def test_one_that_waits_proves_as_the_device_it_is_told(start, context, replace):
+    """It has computed before it knows who it is, which changes no answer; then it ends with 0."""
+    child = start([sys.executable, "-m", "graval.prover", "--later", "--backend", "numpy"])
+    child.stdin.write(later(*STAND_IN[3:], "--uuid", "STANDIN-7"))
+    child.stdin.flush()
+    warm = Warm.from_bytes(messages.read(child.stdout).body)
+    assert warm.device.uuid == "STANDIN-7"
+    asked = replace(context, device=warm.device)
+    challenge = build_challenge(asked, PROFILES["test"], secret=b"s" * 32)
+    assert Answer.from_bytes(ask(child, Kind.LEG1, challenge.leg1).body).digest == (
+        challenge.expected1
+    )
+    messages.write(child.stdin, Message(Kind.QUIT))
+    assert child.wait(timeout=30) == 0
+    assert child.stdout.read() == b""
+
+
+def test_one_that_waits_ends_where_no_order_comes(start):
+    """The end of its input ends it, with 0 and without a word."""
+    child = start([sys.executable, "-m", "graval.prover", "--later", "--backend", "numpy"])
+    child.stdin.close()
+    assert child.wait(timeout=30) == 0
+    assert child.stdout.read() == b""
 
 
 def fails_with(child):

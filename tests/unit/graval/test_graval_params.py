@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from chutes_core.base.gpus import GPU_CLASSES
+from graval import prf
 from graval.challenge import DeviceInfo
 from graval.errors import NoReference, OutOfRange, RoundTripTooLong, UnknownDevice
 from graval.gpus import GPUS, check_claims, identify, model
@@ -17,6 +18,7 @@ from graval.params import (
     references,
     stretch,
 )
+from graval.prover import numpy_backend
 
 H100 = reference("h100_sxm", "periodic")
 PERIODIC = PROFILES["periodic"]
@@ -26,7 +28,7 @@ def test_the_profiles_are_those_of_the_paper():
     """T, S, tags and fills are the protocol's."""
     shape = {p.name: (p.layers, p.stages, p.fill_bytes, p.fill_fraction) for p in PROFILES.values()}
     assert shape == {
-        "test": (2, 2, 2 << 20, None),
+        "test": (2, 2, 1 << 20, None),
         "light": (8, 4, 1 << 30, None),
         "periodic": (8, 16, None, (97, 100)),
         "admission": (16, 16, None, (97, 100)),
@@ -35,6 +37,16 @@ def test_the_profiles_are_those_of_the_paper():
         (24, 12, 20, 16)
     }
     assert Profile.from_bytes(PERIODIC.to_bytes()) == PERIODIC
+
+
+def test_the_test_profile_walks_the_whole_path():
+    """Small as it is, fill and scan take several turns, and every stage has needles and decoys."""
+    test, chunks = PROFILES["test"], (prf._CHUNK_ROWS, numpy_backend._SCAN_ROWS)
+    assert all(test.rows(0) >= 2 * chunk for chunk in chunks)
+    assert test.stages >= 2
+    assert test.leg1_real < test.tags_per_stage
+    assert test.min_real < test.max_real < test.tags_per_stage
+    assert test.tags_per_stage * (1 + test.stages) < test.rows(0) // 8  # few rows are needles
 
 
 def test_deadlines_are_the_reference_with_its_slack():
