@@ -5,7 +5,8 @@
 #
 # WHEELS: a folder of wheels to install first (a host without a package registry); the host's own
 # python3 must have torch, triton and numpy. .cache/metadata.json must be there
-# (scripts/fetch_metadata.py).
+# (scripts/fetch_metadata.py). GPU_HOST_SCRIPT names another script that takes --folder and
+# --gpu-python (tests/bench/cold.py).
 set -euo pipefail
 cd "$(dirname "$0")/.."
 root=$PWD
@@ -31,4 +32,4 @@ if [ ! -e "$command" ]; then
   printf '#!/bin/sh\nexec "%s" -c "from chutes_core.cli.main import main; main()" "$@"\n' "$(command -v python3)" >"$command"
   chmod +x "$command"
 fi
-exec python3 scripts/gpu_host_run.py --folder "$work/net" --gpu-python "$work/graval-python" "$@"
+exec python3 "${GPU_HOST_SCRIPT:-scripts/gpu_host_run.py}" --folder "$work/net" --gpu-python "$work/graval-python" "$@"

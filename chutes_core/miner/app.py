@@ -138,7 +138,8 @@ class Miner:
         self._say_ready(port)
         poll_s = self._settings.poll_seconds
         self._loops.every(poll_s, "chain", self._follow_chain)
-        self._loops.every(0, "work", self._round)  # it waits itself
+        self._parts.deployer.books.news.set()  # the first round waits for none
+        self._loops.every(_SPACING_S, "work", self._round)
         self._loops.every(_SPACING_S, "wakes", self._parts.wakes.listen)
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
         self._loops.every(_WATCH_S, "stand-bys", self._parts.stand_bys.keep)
@@ -174,14 +175,14 @@ class Miner:
             self._stop.set()
 
     async def _round(self) -> None:
-        """Work for one round, and wait until another has something to do, or it is time."""
+        """Wait until a round has something to do, or it is time, and work for one.
+
+        In this order: whoever brings news while the loop rests after a round is waited for no more.
+        """
         parts = self._parts
-        try:
-            await parts.scheduler.learn(await parts.directory.refresh(parts.view.seen))
-            await parts.scheduler.tick()
-        finally:
-            await asyncio.sleep(_SPACING_S)  # before the wait: news that comes later waits for none
-            await parts.deployer.books.news.wait(self._settings.poll_seconds)
+        await parts.deployer.books.news.wait(self._settings.poll_seconds)
+        await parts.scheduler.learn(await parts.directory.refresh(parts.view.seen))
+        await parts.scheduler.tick()
 
     async def _watch(self) -> None:
         await self._parts.deployer.watch(self._parts.directory.validators)
