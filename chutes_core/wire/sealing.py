@@ -136,21 +136,21 @@ class Sealer:
     """Encrypts one direction of one connection; the counter is the nonce."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._encrypt = AESGCM(key).encrypt
         self._counter = 0
 
     def seal(self, plaintext: bytes, header: bytes) -> bytes:
         """Return the ciphertext and its 16-byte tag; ``header`` is authenticated beside it."""
-        nonce = self._counter.to_bytes(_GCM_NONCE_BYTES, "big")
-        self._counter += 1
-        return self._cipher.encrypt(nonce, plaintext, header)
+        counter = self._counter
+        self._counter = counter + 1
+        return self._encrypt(counter.to_bytes(_GCM_NONCE_BYTES, "big"), plaintext, header)
 
 
 class Opener:
     """Decrypts one direction of one connection, in order."""
 
     def __init__(self, key: bytes) -> None:
-        self._cipher = AESGCM(key)
+        self._decrypt = AESGCM(key).decrypt
         self._counter = 0
 
     def open(self, ciphertext: bytes, header: bytes) -> bytes:
@@ -159,10 +159,10 @@ class Opener:
         Raises:
             ProtocolError: altered, reordered, or sealed under other keys.
         """
-        nonce = self._counter.to_bytes(_GCM_NONCE_BYTES, "big")
-        self._counter += 1
+        counter = self._counter
+        self._counter = counter + 1
         try:
-            return self._cipher.decrypt(nonce, ciphertext, header)
+            return self._decrypt(counter.to_bytes(_GCM_NONCE_BYTES, "big"), ciphertext, header)
         except InvalidTag as error:
             raise ProtocolError("bad_seal", "a sealed frame does not authenticate") from error
 

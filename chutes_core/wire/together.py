@@ -15,6 +15,8 @@ TOGETHER = 36  # its FrameKind
 MAX_TOGETHER = 64
 _PART = struct.Struct(">BI")
 _PART_BYTES = _PART.size
+_FIRST = struct.Struct(">BBI")  # the frame's kind, and the first message's head
+_unpack_part = _PART.unpack_from
 
 
 def pack_together(messages: Sequence[tuple[int, bytes]]) -> bytes:
@@ -24,6 +26,37 @@ def pack_together(messages: Sequence[tuple[int, bytes]]) -> bytes:
         parts.append(_PART.pack(kind, len(payload)))
         parts.append(payload)
     return b"".join(parts)
+
+
+def frame_of_two(one: int, payload: bytes, last: int) -> bytes:
+    """Return a frame's plaintext: a message, and one without a payload behind it; they fit."""
+    return b"".join((_FIRST.pack(TOGETHER, one, len(payload)), payload, _PART.pack(last, 0)))
+
+
+def frame_of_three(one: int, payload: bytes, two: int, more: bytes, last: int) -> bytes:
+    """Return a frame's plaintext: two messages, and one without a payload behind them; they fit."""
+    first, second = _FIRST.pack(TOGETHER, one, len(payload)), _PART.pack(two, len(more))
+    return b"".join((first, payload, second, more, _PART.pack(last, 0)))
+
+
+def three_of(plain: bytes) -> tuple[int, bytes, int, bytes, int, bytes] | None:
+    """Return kinds and payloads of a TOGETHER frame that holds three messages.
+
+    None where it does not, or is not sound: `unpack_together` then says what it is.
+    """
+    try:
+        one, length = _unpack_part(plain, 1)
+        end = 1 + _PART_BYTES + length
+        two, length = _unpack_part(plain, end)
+        begin = end + _PART_BYTES
+        middle = begin + length
+        three, length = _unpack_part(plain, middle)
+    except struct.error:
+        return None
+    last = middle + _PART_BYTES
+    if last + length != len(plain) or TOGETHER in (one, two, three):
+        return None
+    return one, plain[1 + _PART_BYTES : end], two, plain[begin:middle], three, plain[last:]
 
 
 def fits_together(messages: Sequence[tuple[int, bytes]], max_bytes: int) -> bool:

@@ -6,6 +6,9 @@ like one that does not exist, and nothing here waits, reads a disk or asks the s
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+
+import orjson
 
 from chutes_core.base.errors import Forbidden, NotFound, Unauthenticated
 from chutes_core.validator.domain.accounts import ApiKey
@@ -26,6 +29,29 @@ class Admitted:
     chute: ChuteView
     cord: Cord
     path: str
+
+    @cached_property
+    def recorded(self) -> bytes:
+        """Return a template of the records of such calls (metering fills it in).
+
+        It is the JSON of an Invocation behind its sequence, up to what tells calls apart.
+        """
+        rate = self.chute.rate
+        known = {
+            "user_id": self.payer.user_id,
+            "key_id": self.key.key_id,
+            "chute_id": self.chute.chute_id,
+        }
+        price = {"rate_id": rate.rate_id, "rao_per_hour": rate.rao_per_hour}
+        return b',"invocation_id":"%%b",%b,"launch_id":"%%b",%b,' % (
+            _members(known),
+            _members(price),
+        )
+
+
+def _members(fields: Mapping[str, object]) -> bytes:
+    """Return the JSON of fields without its braces, as part of a template."""
+    return orjson.dumps(fields)[1:-1].replace(b"%", b"%%")
 
 
 def authenticate(snapshot: Snapshot, headers: Mapping[str, str], *, now_s: int) -> ApiKey:

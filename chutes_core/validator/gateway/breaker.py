@@ -9,9 +9,19 @@ MAX_PAUSE_US = 60_000_000
 
 
 class Breaker:
-    """State of one instance; every method takes the monotonic time in microseconds."""
+    """State of one instance; every method takes the monotonic time in microseconds.
+
+    Attributes:
+        tripped: whether it opened and has not closed since; while not, every call passes, and
+            `begin` and `end` change nothing.
+        troubled: whether a failure came since it last closed; while not, `succeeded` changes
+            nothing.
+    """
+
+    __slots__ = ("_failures", "_open_until_us", "_pause_us", "_trying", "tripped", "troubled")
 
     def __init__(self) -> None:
+        self.tripped = self.troubled = False
         self._failures = 0
         self._pause_us = FIRST_PAUSE_US
         self._open_until_us: int | None = None
@@ -36,12 +46,16 @@ class Breaker:
         self._failures = 0
         self._pause_us = FIRST_PAUSE_US
         self._open_until_us = None
+        self.tripped = self.troubled = False
+        self._trying = False
 
     def failed(self, now_us: int) -> None:
         """Count a failure: open after FAILURES_TO_OPEN in a row, for longer each time."""
         self._failures += 1
+        self.troubled = True
         if self._failures < FAILURES_TO_OPEN:
             return
         reopened = self._open_until_us is not None
         self._pause_us = min(self._pause_us * 2, MAX_PAUSE_US) if reopened else FIRST_PAUSE_US
         self._open_until_us = now_us + self._pause_us
+        self.tripped = True

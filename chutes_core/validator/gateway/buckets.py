@@ -79,7 +79,10 @@ class Buckets:
         if known is None:
             known = self._buckets[name] = _Bucket(full, now_us, per_minute, full)
             return known
-        known.tokens = min(full, known.tokens_at(now_us))
+        tokens = known.tokens + (now_us - known.at_us) * known.per_minute
+        if tokens > full or tokens > known.full:
+            tokens = min(full, known.full)
+        known.tokens = tokens
         known.at_us, known.per_minute, known.full = now_us, per_minute, full
         return known
 

@@ -4,7 +4,8 @@ Invariant: `dispatched_us` is set only while an instance holds the call, so that
 instances that failed is never charged.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError
@@ -15,7 +16,7 @@ from chutes_core.validator.gateway.holds import Hold
 from chutes_core.validator.gateway.usage import Tail
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """Mutable on purpose: it is the running call. All times in microseconds.
 
@@ -30,7 +31,7 @@ class Call:
     head: bytes
     body: bytes
     hold: Hold
-    tried: set[str] = field(default_factory=set)
+    tried: Collection[str] = ()
     last_error: ChutesError | None = None
     caller_left: bool = False
     delivered: bool = False

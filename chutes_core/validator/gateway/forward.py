@@ -100,7 +100,7 @@ class Forwarder:
     async def _serve(self, call: Call, reply: Reply) -> Ending:
         while call.attempts < self._limits.max_attempts:
             route = await self._route(call)
-            call.tried.add(route.view.launch_id)
+            call.tried = (*call.tried, route.view.launch_id)
             call.attempts += 1
             try:
                 with self._router.using(route):

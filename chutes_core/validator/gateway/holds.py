@@ -26,19 +26,20 @@ from chutes_core.validator.domain.spending import free_purse, key_purse
 
 
 class Hold:
-    """One call's hold; ends once, by `settle` or `release`.
+    """One call's hold; ends once, by `settle` or `release`; ``is_open`` until then.
 
     ``names`` are the purses that it counts against: the account's, and its key's if that has a
     budget; or that of the account's free calls, where one is held instead of money. ``paid`` says
     that the call costs money although its payer has free calls.
     """
 
+    __slots__ = ("_counted", "_holds", "_names", "_taken", "is_open", "paid", "rao")
+
     def __init__(
         self,
         holds: "Holds",
         names: tuple[str, ...],
         rao: int,
-        *,
         paid: bool = False,
         counted: bool = False,
     ) -> None:
@@ -48,19 +49,19 @@ class Hold:
         self._counted = counted
         self.rao = rao
         self.paid = paid
-        self._open = True
+        self.is_open = True
 
     def settle(self, sequence: int, charge_rao: int, outcome: Outcome = "ok") -> None:
         """Turn the hold into a charge, or a counted call, until the store has it."""
-        if self._open:
+        if self.is_open:
             taken = int(outcome in CHARGED) if self._counted else charge_rao
-            self._holds._add_settled(self._names, sequence, taken)
-        self.release()
+            self.is_open = False
+            self._holds._settle(self._names, self._taken, sequence, taken)
 
     def release(self) -> None:
         """Give the held money back; does nothing after the hold has ended."""
-        if self._open:
-            self._open = False
+        if self.is_open:
+            self.is_open = False
             self._holds._close(self._names, self._taken)
 
 
@@ -126,12 +127,15 @@ class Holds:
         if key is not None and left_rao is not None:
             names = (payer.user_id, key_purse(key.key_id))
         with self._lock:
-            _check_balance(rao, self._room(payer.user_id, payer.spendable_rao, rao), quota)
+            free_rao = self._room(payer.user_id, payer.spendable_rao, rao)
+            if rao > free_rao:
+                _check_balance(rao, free_rao, quota)
             if left_rao is not None:
                 _check_budget(rao, self._room(names[1], left_rao, rao))
+            held = self._held
             for name in names:
-                self._held[name] = self._held.get(name, 0) + rao
-        return Hold(self, names, rao, paid=quota is not None)
+                held[name] = held.get(name, 0) + rao
+        return Hold(self, names, rao, quota is not None)
 
     async def obtain(self, payer: PayerView, rate: Rate, key: ApiKey | None = None) -> Hold:
         """Set one call's money aside, as `open` does; in a worker this may ask for more first."""
@@ -193,7 +197,7 @@ class Holds:
     def _room(self, name: str, there: int, need: int) -> int:
         """Return how much of a purse is free; a worker counts by its lease instead."""
         del need
-        return there - self._taken(name)
+        return there - self._held.get(name, 0) - self._settled.get(name, 0)
 
     def _show(self, name: str, amount: int) -> None:
         """Forget what a new snapshot has taken off."""
@@ -208,6 +212,17 @@ class Holds:
                 for name in names:
                     self._settled[name] = self._settled.get(name, 0) + rao
                 self._undrained.append((sequence, names, rao))
+
+    def _settle(self, names: tuple[str, ...], held_rao: int, sequence: int, rao: int) -> None:
+        """End a hold, and count what came of it: nobody sees the one without the other."""
+        with self._lock:
+            if rao:
+                settled = self._settled
+                for name in names:
+                    settled[name] = settled.get(name, 0) + rao
+                self._undrained.append((sequence, names, rao))
+            for name in names:
+                _subtract(self._held, name, held_rao)
 
     def _close(self, names: tuple[str, ...], rao: int) -> None:
         with self._lock:

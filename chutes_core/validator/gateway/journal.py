@@ -19,7 +19,7 @@ from loguru import logger
 
 from chutes_core.base.errors import Conflict, Invalid, Unavailable
 from chutes_core.validator.domain.invocations import Invocation
-from chutes_core.validator.gateway.records import Fields, encode_fields, scan
+from chutes_core.validator.gateway.records import Fields, encode_fields, encode_rest, opening, scan
 from chutes_core.validator.gateway.reserve import Reserve
 from chutes_core.validator.gateway.syncer import Syncer
 
@@ -58,6 +58,7 @@ class Journal:
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.worker = worker
+        self._opening = opening(worker)
         self.torn_bytes = 0
         self.lost_records = 0
         self._directory = directory
@@ -88,7 +89,7 @@ class Journal:
         Raises:
             Unavailable: ``journal_full``.
         """
-        if self._syncer.failed or not self._reserve.held():
+        if self._syncer.failed or not (self._reserve.there or self._reserve.held()):
             raise _full()
 
     def append(self, invocation: Invocation) -> int:
@@ -110,14 +111,29 @@ class Journal:
         Raises:
             Unavailable: ``journal_full``; nothing is recorded then.
         """
+        encoded = []
+        for sequence, fields in enumerate(records, self._last + 1):
+            fields["worker"], fields["sequence"] = self.worker, sequence
+            encoded.append(encode_fields(fields, sequence))
+        return self._append(b"".join(encoded), len(encoded))
+
+    def append_rests(self, rests: Sequence[bytes]) -> int:
+        """Write records in one write, and return the sequence of the first.
+
+        Args:
+            rests: the JSON of Invocations behind their sequence (`records.encode_rest`).
+
+        Raises:
+            Unavailable: ``journal_full``; nothing is recorded then.
+        """
+        start, first = self._opening, self._last + 1
+        encoded = [encode_rest(start, number, rest) for number, rest in enumerate(rests, first)]
+        return self._append(b"".join(encoded), len(encoded))
+
+    def _append(self, data: bytes, count: int) -> int:
         if self._syncer.failed:
             raise _full()
         first = self._last + 1
-        encoded = []
-        for sequence, fields in enumerate(records, first):
-            fields["worker"], fields["sequence"] = self.worker, sequence
-            encoded.append(encode_fields(fields, sequence))
-        data = b"".join(encoded)
         if self._size >= self._segment_bytes:
             self._rotate()
         try:
@@ -131,7 +147,7 @@ class Journal:
             except OSError as again:
                 raise _full() from again
         self._size += len(data)
-        self._last += len(records)
+        self._last += count
         self._syncer.wake()
         return first
 
@@ -222,8 +238,8 @@ class Journal:
 
         A tail that cannot be cut off again would hide every later record, so it stops the journal.
         """
-        written = 0
         try:
+            written = self._write(self._fd, data)
             while written < len(data):
                 written += self._write(self._fd, data[written:])
         except OSError:

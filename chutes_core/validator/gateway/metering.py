@@ -17,15 +17,21 @@ from chutes_core.validator.domain.invocations import CHARGED, Outcome
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.grace import Grace
 from chutes_core.validator.gateway.metrics import Histogram
-from chutes_core.validator.gateway.records import Fields
 from chutes_core.validator.gateway.usage import Tail
+
+_TRUE, _FALSE = b"true", b"false"
+_REST = (
+    b'"hold_rao":%d,"free":%b,"started_at_us":%d,"usage_us":%d,"bytes_in":%d,"bytes_out":%d,'
+    b'"attempts":%d,"status":%d,"outcome":"%b"%b}'
+)
+_TOKENS = b',"prompt_tokens":%d,"completion_tokens":%d'
 
 
 class Records(Protocol):
     """The part of the journal that metering needs."""
 
-    def append_all(self, records: Sequence[Fields]) -> int:
-        """Write records and return the sequence of the first."""
+    def append_rests(self, rests: Sequence[bytes]) -> int:
+        """Write records (their JSON behind the sequence); return the sequence of the first."""
         ...
 
 
@@ -73,17 +79,20 @@ class Metering:
             if one.outcome == "chute_error" and not self._forgives(one):
                 one.outcome = "chute_error_paid"
         try:
-            first = self._journal.append_all([_fields(one) for one in ended])
-            for sequence, one in enumerate(ended, first):
+            sequence = self._journal.append_rests([_record(one) for one in ended])
+            for one in ended:
                 one.call.hold.settle(sequence, _charge_rao(one), one.outcome)
-        finally:
+                sequence += 1
+        except BaseException:
             for one in ended:
                 one.call.hold.release()
+            raise
+        observe, observe_first = self.durations.observe, self.first_bytes.observe
         for one in ended:
             self.outcomes[one.outcome] += 1
-            self.durations.observe(one.usage_us)
+            observe(one.usage_us)
             if one.call.first_byte_us:  # 0: no head of an answer came
-                self.first_bytes.observe(one.call.first_byte_us)
+                observe_first(one.call.first_byte_us)
             if self.access_log:
                 _log(one)
 
@@ -115,45 +124,28 @@ def _charge_rao(one: Ended) -> int:
     return one.call.admitted.chute.rate.charge_rao(one.usage_us)
 
 
-def _fields(one: Ended) -> Fields:
-    """Return the fields of an Invocation; the journal sets the first two."""
+def _record(one: Ended) -> bytes:
+    """Return the JSON of an Invocation from behind its sequence on, its fields in their order."""
     call = one.call
-    if call.tail is not None:
-        return _fields_of(one) | _tokens(one, call.tail)
-    return _fields_of(one)
+    hold, admitted = call.hold, call.admitted
+    begin = admitted.recorded % (call.invocation_id.encode(), call.launch_id.encode())
+    return begin + _REST % (
+        hold.rao,
+        _TRUE if admitted.payer.free and not hold.paid else _FALSE,
+        call.started_at_us,
+        one.usage_us,
+        len(call.body),
+        one.bytes_out,
+        call.attempts,
+        call.status,
+        one.outcome.encode(),
+        b"" if call.tail is None else _tokens(one, call.tail),
+    )
 
 
-def _tokens(one: Ended, tail: Tail) -> Fields:
+def _tokens(one: Ended, tail: Tail) -> bytes:
     """Return what an answer says of its tokens; of one that failed nothing is believed."""
     found = None
     if one.outcome in ("ok", "client_gone") and one.call.status < 400:
         found = tail.tokens(bytes_in=len(one.call.body), bytes_out=one.bytes_out)
-    if found is None:
-        return {}
-    return {"prompt_tokens": found.prompt, "completion_tokens": found.completion}
-
-
-def _fields_of(one: Ended) -> Fields:
-    call = one.call
-    admitted = call.admitted
-    rate = admitted.chute.rate
-    return {
-        "worker": "",
-        "sequence": 0,
-        "invocation_id": call.invocation_id,
-        "user_id": admitted.payer.user_id,
-        "key_id": admitted.key.key_id,
-        "chute_id": admitted.chute.chute_id,
-        "launch_id": call.launch_id,
-        "rate_id": rate.rate_id,
-        "rao_per_hour": rate.rao_per_hour,
-        "hold_rao": call.hold.rao,
-        "free": call.free,
-        "started_at_us": call.started_at_us,
-        "usage_us": one.usage_us,
-        "bytes_in": len(call.body),
-        "bytes_out": one.bytes_out,
-        "attempts": call.attempts,
-        "status": call.status,
-        "outcome": one.outcome,
-    }
+    return b"" if found is None else _TOKENS % found

@@ -5,7 +5,7 @@ last call ended cleanly comes back; a connection of an instance that left the sn
 """
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from chutes_core.base.clock import Clock
@@ -45,11 +45,15 @@ Opening = Callable[[InstanceView, float], Awaitable[Carrier]]
 
 @dataclass(slots=True)
 class Borrowed:
-    """A connection for one call; ``reused`` ones may have died unseen."""
+    """A connection for one call; ``reused`` ones may have died unseen.
+
+    ``since_us``: since when it idles, while it does.
+    """
 
     connection: Carrier
     launch_id: str
     reused: bool
+    since_us: int = field(default=0, compare=False)
 
 
 class Pool:
@@ -69,7 +73,7 @@ class Pool:
         self._max_idle = max_idle_per_instance
         self._idle_us = round(idle_s * 1_000_000)
         self._open = opening or _open
-        self._idle: dict[str, list[tuple[int, Carrier]]] = {}
+        self._idle: dict[str, list[Borrowed]] = {}
         self._known: frozenset[str] = frozenset()
 
     async def borrow(self, view: InstanceView, *, fresh: bool = False) -> Borrowed:
@@ -93,10 +97,11 @@ class Pool:
             return None
         too_old_us = self._clock.monotonic_us() - self._idle_us
         while idle:
-            since_us, connection = idle.pop()
-            if connection.usable and since_us >= too_old_us:
-                return Borrowed(connection, launch_id, reused=True)
-            connection.abort()
+            borrowed = idle.pop()
+            if borrowed.since_us >= too_old_us and borrowed.connection.usable:
+                borrowed.reused = True
+                return borrowed
+            borrowed.connection.abort()
         return None
 
     def give_back(self, borrowed: Borrowed) -> None:
@@ -104,10 +109,13 @@ class Pool:
         if borrowed.launch_id not in self._known or not borrowed.connection.usable:
             borrowed.connection.abort()
             return
-        idle = self._idle.setdefault(borrowed.launch_id, [])
-        idle.append((self._clock.monotonic_us(), borrowed.connection))
+        idle = self._idle.get(borrowed.launch_id)
+        if idle is None:
+            idle = self._idle[borrowed.launch_id] = []
+        borrowed.since_us = self._clock.monotonic_us()
+        idle.append(borrowed)
         if len(idle) > self._max_idle:
-            idle.pop(0)[1].abort()
+            idle.pop(0).connection.abort()
 
     def swap(self, launch_ids: Collection[str]) -> None:
         """Close what leads to other launches than these, and what has idled too long."""
@@ -116,16 +124,16 @@ class Pool:
             self._drop(launch_id)
         too_old_us = self._clock.monotonic_us() - self._idle_us
         for idle in self._idle.values():
-            while idle and idle[0][0] < too_old_us:
-                idle.pop(0)[1].abort()
+            while idle and idle[0].since_us < too_old_us:
+                idle.pop(0).connection.abort()
 
     def close(self) -> None:
         """Close every idle connection."""
         self.swap(())
 
     def _drop(self, launch_id: str) -> None:
-        for _, connection in self._idle.pop(launch_id, []):
-            connection.abort()
+        for borrowed in self._idle.pop(launch_id, []):
+            borrowed.connection.abort()
 
 
 async def _open(view: InstanceView, timeout_s: float) -> Carrier:

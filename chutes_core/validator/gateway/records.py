@@ -16,6 +16,7 @@ from chutes_core.validator.domain.invocations import Invocation
 
 _HEAD = struct.Struct(">IIQ")
 _SEQUENCE = struct.Struct(">Q")
+_LENGTH_CRC = struct.Struct(">II")  # _HEAD without its sequence
 MAX_BODY_BYTES = 64 * 1024
 
 
@@ -44,11 +45,25 @@ def encode(invocation: Invocation) -> bytes:
 
 def encode_fields(fields: Fields, sequence: int) -> bytes:
     """Return the bytes of the record that holds these fields of an Invocation."""
-    body = orjson.dumps(fields)
+    return encode_body(orjson.dumps(fields), sequence)
+
+
+def encode_body(body: bytes, sequence: int) -> bytes:
+    """Return the bytes of the record that holds the JSON of an Invocation."""
     if len(body) > MAX_BODY_BYTES:
         raise ValueError(f"an invocation of {len(body)} bytes is no invocation")
-    crc = zlib.crc32(body, zlib.crc32(_SEQUENCE.pack(sequence)))
-    return _HEAD.pack(len(body), crc, sequence) + body
+    covered = _SEQUENCE.pack(sequence) + body
+    return _LENGTH_CRC.pack(len(body), zlib.crc32(covered)) + covered
+
+
+def opening(worker: str) -> bytes:
+    """Return the JSON of an Invocation up to its sequence; `encode_rest` goes on with it."""
+    return b'{"worker":%b,"sequence":' % orjson.dumps(worker)
+
+
+def encode_rest(start: bytes, sequence: int, rest: bytes) -> bytes:
+    """Return the bytes of a record: `opening`, the sequence, and the fields that follow it."""
+    return encode_body(b"%b%d%b" % (start, sequence, rest), sequence)
 
 
 def scan(data: bytes, first_sequence: int, offset: int = 0) -> Iterator[Record]:

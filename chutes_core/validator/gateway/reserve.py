@@ -16,7 +16,11 @@ RETRY_US = 1_000_000
 
 
 class Reserve:
-    """A preallocated file. ``allocate(fd, size)`` and the clock are a test's to replace."""
+    """A preallocated file. ``allocate(fd, size)`` and the clock are a test's to replace.
+
+    Attributes:
+        there: whether the space is there.
+    """
 
     def __init__(
         self,
@@ -30,22 +34,22 @@ class Reserve:
         self._size = size
         self._clock = clock or SystemClock()
         self._allocate = allocate or _allocate
-        self._held = False
+        self.there = False
         self._tried_at_us: int | None = None
 
     def held(self) -> bool:
         """Tell whether the space is there, trying to take it at most once a second."""
-        if self._held:
+        if self.there:
             return True
         now_us = self._clock.monotonic_us()
         if self._tried_at_us is None or now_us - self._tried_at_us >= RETRY_US:
             self._tried_at_us = now_us
-            self._held = self._take()
-        return self._held
+            self.there = self._take()
+        return self.there
 
     def release(self) -> None:
         """Give the space back to the file system."""
-        self._held = False
+        self.there = False
         self._tried_at_us = self._clock.monotonic_us()
         self._path.unlink(missing_ok=True)
 

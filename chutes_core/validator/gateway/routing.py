@@ -23,6 +23,9 @@ AFFINITY_SLACK = 3.0  # what a warm prefix cache is worth
 AFFINITY_FLOOR_US = 50_000.0
 
 
+_NONE: Mapping[str, "Route"] = {}
+
+
 class NoSlot(Enum):
     """Why no instance can take a call now."""
 
@@ -50,8 +53,10 @@ class Route:
         """Note an answer and how long its first byte took."""
         before = first_byte_us if self.latency_us is None else self.latency_us
         self.latency_us = before + SMOOTHING * (first_byte_us - before)
-        self.errors -= SMOOTHING * self.errors
-        self.breaker.succeeded()
+        if self.errors:
+            self.errors -= SMOOTHING * self.errors
+        if self.breaker.troubled:
+            self.breaker.succeeded()
 
     def failed(self, now_us: int) -> None:
         """Note a call that got no answer."""
@@ -90,21 +95,21 @@ class Router:
 
         ``excluded`` names launches that this call has tried already.
         """
-        routes = [
-            route
-            for launch_id, route in self._routes.get(chute_id, {}).items()
-            if launch_id not in excluded
-        ]
-        if not routes:
-            return NoSlot.COLD
-        now_us = self._clock.monotonic_us()
-        healthy = [route for route in routes if route.breaker.allows(now_us)]
-        if not healthy:
-            return NoSlot.BROKEN
-        free = [route for route in healthy if route.has_slot()]
-        if not free:
-            return NoSlot.FULL
-        return self._better(free)
+        found: NoSlot = NoSlot.COLD
+        free: list[Route] = []
+        now_us: int | None = None
+        for launch_id, route in self._routes.get(chute_id, _NONE).items():
+            if launch_id in excluded:
+                continue
+            if route.breaker.tripped:
+                now_us = self._clock.monotonic_us() if now_us is None else now_us
+                if not route.breaker.allows(now_us):
+                    found = NoSlot.BROKEN if found is NoSlot.COLD else found
+                    continue
+            found = NoSlot.FULL
+            if route.has_slot():
+                free.append(route)
+        return self._better(free) if free else found
 
     async def obtain(self, chute_id: str, excluded: Collection[str] = ()) -> Route | NoSlot:
         """Choose, as `choose` does; a worker asks for more slots before it says FULL."""
@@ -122,17 +127,22 @@ class Router:
     def enter(self, route: Route) -> None:
         """Occupy one slot of a route; whoever calls this calls `leave`, once, in every case."""
         route.in_flight += 1
-        self._busy[route.view.launch_id] += 1
-        route.breaker.begin()
+        busy, launch_id = self._busy, route.view.launch_id
+        busy[launch_id] = busy.get(launch_id, 0) + 1
+        if route.breaker.tripped:
+            route.breaker.begin()
 
     def leave(self, route: Route) -> None:
         """Give the slot back."""
         route.in_flight -= 1
-        launch_id = route.view.launch_id
-        self._busy[launch_id] -= 1
-        if not self._busy[launch_id]:
-            del self._busy[launch_id]
-        route.breaker.end()
+        busy, launch_id = self._busy, route.view.launch_id
+        left = busy[launch_id] - 1
+        if left:
+            busy[launch_id] = left
+        else:
+            del busy[launch_id]
+        if route.breaker.tripped:
+            route.breaker.end()
 
     def preferred(
         self, chute_id: str, prefix: bytes, excluded: Collection[str] = ()

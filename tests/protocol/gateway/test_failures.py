@@ -394,7 +394,7 @@ async def test_an_answer_that_cannot_be_recorded_is_never_complete(
             assert (await house.post(content=b"x")).content == b"x"
         taken_rao = house.gateway.taken_rao(house.owner_id)
         with monkeypatch.context() as full:
-            full.setattr(house.journal, "append_all", refuse_append)
+            full.setattr(house.journal, "append_rests", refuse_append)
             with pytest.raises(httpx.RemoteProtocolError):
                 await house.post(content=b"x")
             await house.quiet()

@@ -41,6 +41,10 @@ class Answers:
     def __init__(self) -> None:
         self._known: dict[bytes, Answer] = {}
 
+    def known(self, payload: bytes) -> Answer | None:
+        """Return the head of an answer that came before."""
+        return self._known.get(payload)
+
     def of(self, payload: bytes) -> Answer:
         """Return the head of an answer.
 

@@ -24,7 +24,7 @@ from chutes_core.validator.gateway.plane.plan import Plan
 from chutes_core.validator.gateway.plane.request import SMALL_BYTES, Request
 from chutes_core.validator.gateway.pool import Borrowed
 from chutes_core.validator.gateway.routing import NoSlot, Route
-from chutes_core.validator.gateway.usage import tail_for
+from chutes_core.validator.gateway.usage import PATHS, Tail
 
 if TYPE_CHECKING:
     from chutes_core.validator.gateway.plane.http import Connection
@@ -80,10 +80,10 @@ class FastPath:
 
     def begin(self, connection: "Connection", request: Request) -> bool:
         """Take a request if it is an ordinary call; False leaves everything as it was."""
-        plan = self._plan(request)
-        if not plan.served:
-            return False
-        if not request.complete or request.size > SMALL_BYTES:
+        plan = request.shape.plan
+        if not isinstance(plan, Plan):
+            plan = self._plan(request)
+        if not plan.served or not request.complete or request.size > SMALL_BYTES:
             return False
         try:
             prepared = self._prepare(plan, request)
@@ -112,8 +112,7 @@ class FastPath:
             ChutesError: it may not be made; nothing has been counted.
         """
         parts, body = self.parts, request.body()
-        assert plan.target is not None
-        form = plan.target.form
+        form = plan.form
         model = model_of(body) if form == "model" else None
         admitted = plan.admitted(parts.snapshot(), parts.clock, model)
         if form == "cord":
@@ -123,7 +122,7 @@ class FastPath:
         if parts.front.full or not parts.bodies.fits(len(body)):
             return None
         parts.journal.check()
-        chute = admitted.chute
+        chute, key = admitted.chute, admitted.key
         route: Route | NoSlot | None = None
         if chute.standard_template is not None and (
             prefix := prefix_of(chute, admitted.cord, body)
@@ -138,16 +137,17 @@ class FastPath:
             return None
         hold = None
         try:
-            hold = parts.holds.open(admitted.payer, admitted.chute.rate, admitted.key)
-            per_minute = admitted.key.calls_per_minute
+            hold = parts.holds.open(admitted.payer, chute.rate, key)
             standing = parts.buckets.take(  # the last: counts
-                admitted.key.key_id, calls_per_minute=per_minute
+                key.key_id, calls_per_minute=key.calls_per_minute
             )
         except BaseException:
             if hold is not None:
                 hold.release()
             parts.pool.give_back(borrowed)
             raise
-        call = Call(invocation_id, admitted, head, body, hold, standing=standing)
-        call.tail = tail_for(admitted.cord)
+        call = Call(invocation_id, admitted, head, body, hold)
+        call.standing = standing
+        if admitted.cord.public_api_path in PATHS:
+            call.tail = Tail()
         return call, route, borrowed

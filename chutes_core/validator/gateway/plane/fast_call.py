@@ -12,20 +12,27 @@ from chutes_core.base.errors import ProtocolError, TimedOut
 from chutes_core.validator.domain.invocations import Outcome
 from chutes_core.validator.gateway.exchange import paid_time_over
 from chutes_core.validator.gateway.metering import Ended
-from chutes_core.validator.gateway.plane.answers import BadAnswer
+from chutes_core.validator.gateway.plane.answers import Answer, BadAnswer
 from chutes_core.validator.gateway.plane.fast_ends import FastEnds
-from chutes_core.validator.gateway.plane.heads import CHUNKED, CLOSE, LAST_CHUNK, chunk, has_body
+from chutes_core.validator.gateway.plane.heads import (
+    BODILESS,
+    CHUNKED,
+    CLOSE,
+    LAST_CHUNK,
+    chunk,
+    has_body,
+)
 from chutes_core.validator.gateway.told import told_lines
 from chutes_core.wire.call import HEADER_INVOCATION
 from chutes_core.wire.frames import FrameKind
 
 SHORT_PAID_S = 10.0  # a call that is paid for so briefly is ended to the millisecond
-_CALL, _RESPONSE, _ERROR = FrameKind.CALL, FrameKind.RESPONSE, FrameKind.ERROR
+_RESPONSE, _ERROR = FrameKind.RESPONSE, FrameKind.ERROR
 _BODY, _END = FrameKind.BODY, FrameKind.END
-_ENDING = (_END, b"")
+_ORDINARY = (int(_RESPONSE), int(_BODY), int(_END))
 _LESS = "the instance sent less than its content-length"
 _MORE = "the instance sent more than its content-length"
-_INVOCATION = b"%b: %%b\r\n" % HEADER_INVOCATION.encode()
+_HEAD = b"%%b%%b%%b%b: %%b\r\n%%b%%b\r\n" % HEADER_INVOCATION.encode()
 
 
 class FastCall(FastEnds):
@@ -37,12 +44,16 @@ class FastCall(FastEnds):
         """Count the call and send it; it is paid for so long."""
         parts, call, link, connection = self._parts, self._call, self._link, self._connection
         route, body = self._route, call.body
+        clock = parts.clock
         parts.front.enter()
         parts.demand.begin(call.admitted.chute.chute_id)
         parts.bodies.take(len(body))
         parts.router.enter(route)
         call.attempts = 1
-        call.dispatch(route.view.launch_id, parts.clock)
+        call.launch_id = route.view.launch_id
+        call.delivered = True
+        call.started_at_us = clock.now_us()
+        call.dispatched_us = call.arrived_us = clock.monotonic_us()
         connection.taken_by(self)
         link.sink = self
         now = connection.plane.now()
@@ -50,14 +61,33 @@ class FastCall(FastEnds):
         if paid_s < SHORT_PAID_S:
             loop = connection.plane.loop
             self._timer = loop.call_later(paid_s, self._paid_time_over)
-        if body:
-            link.write((_CALL, call.head), (_BODY, body), _ENDING)
-        else:
-            link.write((_CALL, call.head), _ENDING)
+        link.write_call(call.head, body)
         if not self._over:
             connection.deadline = min(now + parts.limits.first_byte_timeout_s, self._paid_until)
 
     # The instance's side.
+
+    def on_three(
+        self, one: int, payload: bytes, two: int, more: bytes, three: int, last: bytes
+    ) -> bool:
+        """Take an ordinary answer at once: RESPONSE, a BODY that is all it promises, END."""
+        if self._head is not None or self._finishing or (one, two, three) != _ORDINARY:
+            return False
+        head = self._path.answers.known(payload)
+        if head is None or head.promised != len(more) or not more:
+            return False
+        if head.status in BODILESS or self._request.shape.method == "HEAD":
+            return False
+        call = self._call
+        usage_us = call.answered(head.status, self._parts.clock)
+        self._route.succeeded(usage_us)
+        self._head = head
+        self._out = [self._head_bytes(head, False)]
+        if call.tail is not None:
+            call.tail.add(more)
+        self._held = more
+        self._finished(head.status, len(more), usage_us)
+        return True
 
     def on_frame(self, kind: FrameKind, payload: bytes) -> None:
         """Take one message of the answer."""
@@ -134,18 +164,25 @@ class FastCall(FastEnds):
             return
         self._answered_by_instance(head.status)
         self._head = head
-        request, call, plane = self._request, self._call, self._connection.plane
-        self._bodiless = not has_body(request.shape.method, head.status)
+        self._bodiless = not has_body(self._request.shape.method, head.status)
         self._chunked = head.promised is None and not self._bodiless
-        invocation = _INVOCATION % call.invocation_id.encode()
-        out = [head.before, plane.date(), head.lines, invocation, told_lines(call)]
+        self._out = [self._head_bytes(head, self._chunked)]
+
+    def _head_bytes(self, head: Answer, chunked: bool) -> bytes:
+        """Return the whole head of the answer; after the last one the connection closes."""
+        request, call, plane = self._request, self._call, self._connection.plane
+        more = CHUNKED if chunked else b""
         if not request.keep_alive or plane.stopping:
             request.keep_alive = False
-            out.append(CLOSE)
-        if self._chunked:
-            out.append(CHUNKED)
-        out.append(b"\r\n")
-        self._out = out
+            more = CLOSE + more
+        return _HEAD % (
+            head.before,
+            plane.date(),
+            head.lines,
+            call.invocation_id.encode(),
+            told_lines(call),
+            more,
+        )
 
     def _answered_by_instance(self, status: int) -> None:
         self._route.succeeded(self._call.answered(status, self._parts.clock))
@@ -187,9 +224,12 @@ class FastCall(FastEnds):
             if whole != (self._head.promised or 0):
                 self._broken(ProtocolError("bad_response", _LESS))
                 return
-        call = self._call
-        outcome: Outcome = "chute_error" if self._head.status >= 500 else "ok"
-        self.ending = Ended(call, outcome, whole, call.usage_us(self._parts.clock))
+        self._finished(self._head.status, whole, self._call.usage_us(self._parts.clock))
+
+    def _finished(self, status: int, whole: int, usage_us: int) -> None:
+        """Have the call recorded, which ends its answer."""
+        outcome: Outcome = "chute_error" if status >= 500 else "ok"
+        self.ending = Ended(self._call, outcome, whole, usage_us)
         self._finishing = True
         self._connection.deadline = inf
         self._path.ended(self, self._connection.plane.loop)

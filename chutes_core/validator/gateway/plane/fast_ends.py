@@ -153,7 +153,7 @@ class FastEnds:
         except ProtocolError as error:
             self._fail(error)
             return
-        call.tried.add(route.view.launch_id)
+        call.tried = (*call.tried, route.view.launch_id)
         self._hand_over(None)
 
     def _again(self) -> None:

@@ -16,7 +16,7 @@ CHUNKED = b"transfer-encoding: chunked\r\n"
 CLOSE = b"connection: close\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_BODY = (204, 304)
+BODILESS = (204, 304)
 
 _STATUS_LINES = {
     status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus
@@ -30,7 +30,7 @@ def status_line(status: int) -> bytes:
 
 def has_body(method: str, status: int) -> bool:
     """Tell whether a response has a body at all (RFC 9110, 6.4.1)."""
-    return method != "HEAD" and status not in _NO_BODY
+    return method != "HEAD" and status not in BODILESS
 
 
 def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -23,7 +23,15 @@ from chutes_core.wire.sealing import (
     Preamble,
     Sealer,
 )
-from chutes_core.wire.together import TOGETHER, fits_together, pack_together, unpack_together
+from chutes_core.wire.together import (
+    TOGETHER,
+    fits_together,
+    frame_of_three,
+    frame_of_two,
+    pack_together,
+    three_of,
+    unpack_together,
+)
 
 MAX_QUEUED_FRAMES = 8
 _HEAD_BYTES = 4
@@ -32,6 +40,8 @@ _OVERHEAD_BYTES = 1 + _TAG_BYTES
 _KINDS = {int(kind): kind for kind in FrameKind if kind is not FrameKind.TOGETHER}
 _TOGETHER_BYTE = bytes([TOGETHER])
 _BYTES = {kind: bytes([kind]) for kind in FrameKind}
+_CALL, _BODY, _END = int(FrameKind.CALL), int(FrameKind.BODY), int(FrameKind.END)
+_SMALL_BYTES = MAX_PAYLOAD_BYTES - 64  # head and body of a call that fit into one frame
 
 
 class Sink(Protocol):
@@ -39,6 +49,12 @@ class Sink(Protocol):
 
     def on_frame(self, kind: FrameKind, payload: bytes) -> None:
         """Take one frame."""
+        ...
+
+    def on_three(
+        self, one: int, payload: bytes, two: int, more: bytes, three: int, last: bytes
+    ) -> bool:
+        """Take three messages that came in one frame, and alone; False: they come one by one."""
         ...
 
     def on_batch(self) -> None:
@@ -92,7 +108,8 @@ class Link(asyncio.Protocol):
                 return
             data = self._agree(data)
         try:
-            self._take(data, self._opener)  # type: ignore[arg-type]
+            if self.sink is None or not self._took_one(data, self._opener):  # type: ignore[arg-type]
+                self._take(data, self._opener)  # type: ignore[arg-type]
         except ProtocolError as error:
             self._fail(error)
             return
@@ -142,6 +159,19 @@ class Link(asyncio.Protocol):
             parts.append(header)
             parts.append(seal(_BYTES[kind] + payload, header))
         self._transport.write(b"".join(parts))
+
+    def write_call(self, head: bytes, body: bytes) -> None:
+        """Send a whole call: as `write` with its CALL, its BODY unless it is empty, and its END."""
+        if len(head) + len(body) > _SMALL_BYTES:
+            parts = ((FrameKind.BODY, body),) if body else ()
+            self.write((FrameKind.CALL, head), *parts, (FrameKind.END, b""))
+            return
+        if body:
+            plain = frame_of_three(_CALL, head, _BODY, body, _END)
+        else:
+            plain = frame_of_two(_CALL, head, _END)
+        header = (len(plain) + _TAG_BYTES).to_bytes(_HEAD_BYTES, "big")
+        self._transport.write(header + self._sealer.seal(plain, header))  # type: ignore[union-attr]
 
     def hold(self) -> None:
         """Read no more for now: the caller is slower than the instance."""
@@ -227,6 +257,24 @@ class Link(asyncio.Protocol):
             self.ready.set_result(None)
         return data[NONCE_BYTES:]
 
+    def _took_one(self, data: bytes, opener: Opener) -> bool:
+        """Take ``data`` if it is one whole frame; False if not, and nothing was done."""
+        header = data[:_HEAD_BYTES]
+        length = int.from_bytes(header, "big")
+        if length != len(data) - _HEAD_BYTES or not (
+            _OVERHEAD_BYTES <= length <= MAX_PAYLOAD_BYTES + _OVERHEAD_BYTES
+        ):
+            return False
+        plain = opener.open(data[_HEAD_BYTES:], header)
+        self._rest = b""
+        if plain[0] == TOGETHER:
+            three = three_of(plain)
+            if three is None or not self.sink.on_three(*three):  # type: ignore[union-attr]
+                self._messages(plain)
+        else:
+            self._message(plain[0], plain[1:])
+        return True
+
     def _take(self, data: bytes, opener: Opener) -> None:
         at, size = 0, len(data)
         while size - at >= _HEAD_BYTES:
@@ -242,15 +290,19 @@ class Link(asyncio.Protocol):
             at = end
             self._rest = data[at:] if at < size else b""  # `usable` looks at it
             if plain[0] == TOGETHER:
-                for number, payload in unpack_together(plain, 1):
-                    self._message(number, payload)
-                    if self._error is not None:
-                        return
+                self._messages(plain)
             else:
                 self._message(plain[0], plain[1:])
-                if self._error is not None:
-                    return
+            if self._error is not None:
+                return
         self._rest = data[at:] if at < size else b""
+
+    def _messages(self, plain: bytes) -> None:
+        """Give the messages of a TOGETHER frame, until the connection is over."""
+        for number, payload in unpack_together(plain, 1):
+            self._message(number, payload)
+            if self._error is not None:
+                return
 
     def _message(self, number: int, payload: bytes) -> None:
         """Give a message to whoever takes it."""

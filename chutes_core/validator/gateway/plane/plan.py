@@ -32,7 +32,8 @@ class Plan:
 
     def __init__(self, shape: Shape, domain: str | None) -> None:
         self.target = target_of(shape.method, shape.path, shape.host, domain)
-        in_form = self.target is not None and self.target.form in _FORM
+        self.form = None if self.target is None else self.target.form
+        in_form = self.form in _FORM
         self.served = in_form and shape.version == "1.1" and not shape.upgrade
         self.content_type = _named(shape, b"content-type")
         self._shape = shape
