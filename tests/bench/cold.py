@@ -21,6 +21,7 @@ import argparse
 import json
 import os
 import re
+import signal
 import statistics
 import sys
 import tempfile
@@ -116,7 +117,7 @@ class Bench:
             "chute": self.options.chute,
             "profile": self.options.profile if self.options.gpu else "test",
             "cores": os.cpu_count(),
-            "settings": self._settings(0) | {"STAND_BYS": self.options.stand_bys},
+            "settings": {"POLL_SECONDS": self.options.poll_seconds, "set": self.options.set},
             "warm_call_s": round(statistics.median(warm), 4) if warm else None,
             **variants,
             "starts": self.starts,
@@ -126,7 +127,9 @@ class Bench:
         options = self.options
         own = {"POLL_SECONDS": str(options.poll_seconds), "STAND_BYS": str(stand_bys)}
         if options.gpu:
-            own |= {"DECLARE_GPU": "", "GPU_PYTHON": str(options.gpu_python)}
+            own["DECLARE_GPU"] = ""
+        if options.gpu_python is not None:
+            own["GPU_PYTHON"] = str(options.gpu_python)
         return own | dict(pair.split("=", 1) for pair in options.set)
 
     def _turn(self, stand_bys: int) -> list[float]:
@@ -241,7 +244,7 @@ def main() -> None:
     parser.add_argument("--runtime", choices=("process", "docker"))
     parser.add_argument("--chute", choices=tuple(_CALLS))
     parser.add_argument("--gpu", action="store_true", help="this host's GPUs, process runtime")
-    parser.add_argument("--gpu-python", type=Path, default=Path(sys.executable))
+    parser.add_argument("--gpu-python", type=Path, help="runs the provers")
     parser.add_argument("--profile", choices=("periodic", "admission"), default="periodic")
     parser.add_argument("--folder", type=Path, help="for data and logs; default: a temporary one")
     parser.add_argument("--out", type=Path, help="JSON, rewritten after each start")
@@ -252,6 +255,7 @@ def main() -> None:
     if runtime == "docker":
         ensure_base_image()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="cold-"))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # the network ends with us
     with Localnet(folder, block_seconds=0.5, tempo=40, runtime=runtime) as net:
         found = Bench(net, options).run()
     print(json.dumps(found, indent=None if options.json else 1))

@@ -4,6 +4,7 @@ The validator's clock stands still but for the one that is late: eight provers o
 take as long as they like.
 """
 
+import json
 import sys
 from pathlib import Path
 
@@ -53,14 +54,14 @@ def test_eight_provers_pass_together_and_leave_nothing(start_runner):
 def bad_runner(start_runner, tmp_path):
     """Start a runner of four provers, the last of which is bad in a given way."""
 
-    def start(mode):
+    def start(mode, **how):
         mark, python = tmp_path / "late", tmp_path / "python"
         script = Path(__file__).with_name("one_bad_prover.py")
         python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "{script}" {mode} 3 "{mark}" "$@"\n')
         python.chmod(0o755)
         paths = ":".join(path for path in sys.path if path)
         environ = {"CHUTES_RUNNER_GRAVAL_PYTHON": str(python), "PYTHONPATH": paths, **ONE_THREAD}
-        return start_runner(gpus=4, **environ), mark
+        return start_runner(**{"gpus": 4, **how}, **environ), mark
 
     return start
 
@@ -68,6 +69,16 @@ def bad_runner(start_runner, tmp_path):
 def test_one_that_is_wrong_fails_alone(bad_runner):
     """The other three are right; the instance has no new root."""
     runner, _ = bad_runner("wrong")
+    outcome = attest(runner, 4)
+    assert outcome.reason is Reason.PROOF_WRONG
+    assert outcome.root is None
+    assert [gpu.failed for gpu in outcome.proof.gpus] == [False, False, False, True]
+
+
+def test_one_beside_what_stood_by_is_as_wrong(bad_runner):
+    """Three provers waited with the instance and are right; it has no new root for all that."""
+    slots = [{"index": i, "uuid": f"GPU-{i}", "declare": "h100_sxm"} for i in range(4)]
+    runner, _ = bad_runner("wrong", gpus=3, stand_by=True, CHUTES_RUNNER_GPUS=json.dumps(slots))
     outcome = attest(runner, 4)
     assert outcome.reason is Reason.PROOF_WRONG
     assert outcome.root is None
