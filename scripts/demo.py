@@ -198,7 +198,7 @@ def call_stream(story: Story) -> None:
     url = f"{user.url}/c/demo-stream/stream"
     words: list[str] = []
     body = {"text": STREAMED, "delay_ms": 60}
-    with httpx.stream("POST", url, json=body, headers=user.headers, timeout=60) as answer:
+    with httpx.stream("POST", url, json=body, headers=user.headers, timeout=150) as answer:
         if answer.status_code != 200:
             answer.read()
             raise Unavailable("stream_failed", f"{answer.status_code} {answer.text}")
@@ -218,7 +218,7 @@ def show_money(story: Story) -> None:
     story.say("the ledger")
     made = set(story.summary["invocations"])
     user = story.user
-    wait_until(lambda: len(user.charges()) >= len(made), 30, "the calls to be settled")
+    wait_until(lambda: len(user.charges()) >= len(made), 120, "the calls to be settled")
     charges = user.charges()
     if {invocation for invocation, _ in charges} != made or len(charges) != len(made):
         raise Unavailable("ledger_differs", f"charged {charges}, made {sorted(made)}")
@@ -261,7 +261,7 @@ def show_weights(story: Story) -> None:
         shares = incentives(net.chain.url, net.chain.netuid)
         return all(shares.get(hotkey, 0) > 0 for hotkey in working)
 
-    wait_until(arrived, 90, "the epoch to turn weights into incentive", poll_s=1.0)
+    wait_until(arrived, 180, "the epoch to turn weights into incentive", poll_s=1.0)
     for number in (1, 2, IDLE_MINER):
         hotkey = miner_hotkey(number).ss58_address
         story.show(f"miner {number}: incentive {shares[hotkey]:.4f}")

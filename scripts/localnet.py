@@ -22,8 +22,8 @@ from chutes_core.base.errors import TimedOut, Unavailable
 from chutes_core.devnet.launch import DevnetProcess
 
 ROOT = Path(__file__).resolve().parent.parent
-START_TIMEOUT_S = 90.0
-STOP_TIMEOUT_S = 25.0
+START_TIMEOUT_S = 180.0  # bounds a hang; a busy machine needs its time
+STOP_TIMEOUT_S = 60.0
 HOTKEY = "default"
 PAYMENT_TREASURY = "//Treasury//payment"
 DEPOSIT_TREASURY = "//Treasury//deposit"

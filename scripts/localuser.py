@@ -20,8 +20,8 @@ from scripts.localnet import HOTKEY, ROOT, Localnet, wait_until, write_wallet
 
 EXAMPLES = ROOT / "examples"
 COMMAND_TIMEOUT_S = 400
-CALL_TIMEOUT_S = 120.0
-CREDIT_TIMEOUT_S = 60.0
+CALL_TIMEOUT_S = 150.0
+CREDIT_TIMEOUT_S = 180.0
 
 
 class LocalUser:

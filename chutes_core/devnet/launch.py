@@ -23,8 +23,8 @@ from typing_extensions import Self
 from chutes_core.base.errors import TimedOut, Unavailable
 from chutes_core.devnet.controls import Controls
 
-START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 5.0
+START_TIMEOUT_S = 120.0
+STOP_TIMEOUT_S = 30.0
 
 _POLL_S = 0.02
 _TAIL_BYTES = 4_000

@@ -9,13 +9,15 @@ from chutes_core.engine import archive
 from chutes_core.engine.connect import connect
 from scripts.localnet import ROOT, Localnet
 from scripts.runtimes import choose, ensure_base_image
+from tests.e2e.patience import give_time
 
 
 def pytest_collection_modifyitems(items):
-    """Skip where no engine answers or its firewall cannot be set."""
+    """Give each test time; skip where no engine answers or its firewall cannot be set."""
     mine = [item for item in items if "tests/docker" in str(item.path)]
     if not mine:
         return
+    give_time(mine)
     choice = choose(None)
     for item in mine:
         item.add_marker(pytest.mark.docker)

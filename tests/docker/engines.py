@@ -19,7 +19,7 @@ import pytest
 from chutes_core.engine.connect import connect
 from scripts.runtimes import BASE_IMAGE
 
-START_TIMEOUT_S = 60
+START_TIMEOUT_S = 180
 _ROOMY = 2 << 30
 _LISTENS = "API listen on"  # dockerd, once it answers
 _CLONE_NEWNET = 0x40000000  # linux/sched.h
@@ -102,7 +102,7 @@ class OwnEngine:
         # The kernel ends dockerd's containerd with it. Where this host's init leaves the dead
         # unburied, the next dockerd would take that one for alive.
         note = self.folder / "exec" / "containerd" / "containerd.pid"
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + START_TIMEOUT_S
         while not _is_dead(int(note.read_text())):
             assert time.monotonic() < deadline, "containerd lives on"
             time.sleep(0.05)
@@ -112,7 +112,7 @@ class OwnEngine:
         """End dockerd with all that it started, and remove its folder."""
         if self._daemon is not None and self._daemon.poll() is None:
             self._daemon.terminate()
-            self._daemon.wait(60)
+            self._daemon.wait(START_TIMEOUT_S)
         for pid in processes(str(self.folder)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

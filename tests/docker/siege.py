@@ -25,6 +25,8 @@ from chutes_core.engine.networks import ensure_networks  # noqa: E402
 from scripts.localnet import Localnet, miner_hotkey, wait_until  # noqa: E402
 from scripts.runtimes import ensure_base_image  # noqa: E402
 from tests.docker.conftest import SMALL  # noqa: E402
+from tests.e2e.operators import status_of  # noqa: E402
+from tests.e2e.patience import CALL_S, PATIENCE_S  # noqa: E402
 from tests.e2e.people import rich_user  # noqa: E402
 
 FOLDER = Path(__file__).parent / "chutes"
@@ -37,7 +39,7 @@ class Siege:
         self.net, self.user = net, user
         self.rounds = 0
 
-    def call(self, cord, timeout=90, **body):
+    def call(self, cord, timeout=CALL_S, **body):
         url = f"{self.user.url}/c/{self.user.username}-prisoner/{cord}"
         return httpx.post(url, json=body, headers=self.user.headers, timeout=timeout)
 
@@ -45,8 +47,7 @@ class Siege:
         """What the operators of all miners see, together."""
         found = Counter()
         for number in self.net.miners:
-            said = self.net.ask_miner(number, "status", "--json", extra=SMALL)
-            found.update(json.loads(said.stdout)["walls_tried"])
+            found.update(status_of(self.net, number, SMALL)["walls_tried"])
         return dict(found)
 
     def events(self):
@@ -117,7 +118,7 @@ def main():
         ends = time.monotonic() + options.seconds
         while time.monotonic() < ends:
             siege.round()
-        wait_until(siege.seen, 60, "the operator to see it")
+        wait_until(siege.seen, PATIENCE_S, "the operator to see it")
         found = {"rounds": siege.rounds, "events": siege.events(), "tried": siege.tried()}
     print(json.dumps(found))
 

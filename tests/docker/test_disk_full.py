@@ -137,7 +137,7 @@ def test_a_build_that_fills_the_disk_says_so(engine, client, disk, tmp_path):
 
     def inside(words):
         return subprocess.run(
-            [*engine.nsenter(), *words], capture_output=True, text=True, timeout=30, check=False
+            [*engine.nsenter(), *words], capture_output=True, text=True, timeout=120, check=False
         )
 
     bench = Bench(tmp_path, client)
@@ -145,7 +145,7 @@ def test_a_build_that_fills_the_disk_says_so(engine, client, disk, tmp_path):
         bench.blobs,
         lambda: connect(engine.host),
         Guard("tests"),
-        DockerBuildLimits(min_free_bytes=0, time_s=120.0),
+        DockerBuildLimits(min_free_bytes=0, time_s=300.0),
         Firewall(inside),
     )
     before = images_of(client)

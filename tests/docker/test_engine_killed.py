@@ -14,8 +14,10 @@ from chutes_core.engine.networks import ensure_networks
 from chutes_core.engine.run import PYTHON_LABEL
 from chutes_core.miner.runtime.base import InstanceSpec, PreparedImage
 from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
+from scripts.localnet import wait_until
 from scripts.runtimes import BASE_IMAGE, ensure_base_image
 from tests.docker.engines import OwnEngine, processes
+from tests.e2e.patience import PATIENCE_S
 
 MIB = 1 << 20
 pytestmark = [
@@ -102,7 +104,7 @@ async def test_a_killed_engine_is_reported_and_nothing_is_orphaned(engine, repor
     await runtime.start(InstanceSpec(launch, image))
     await runtime.refresh()
     assert runtime.ended(launch) is None
-    assert processes(name)
+    wait_until(lambda: bool(processes(name)), PATIENCE_S, "it to have become its program")
 
     engine.kill()
     await runtime.refresh()
@@ -144,7 +146,7 @@ async def test_a_stop_waits_for_a_killed_engine(engine):
     await asyncio.sleep(1.5)
     assert not stopping.done()
     await asyncio.to_thread(engine.start)
-    await asyncio.wait_for(stopping, 30)
+    await asyncio.wait_for(stopping, PATIENCE_S)
     assert client.api.containers(all=True) == []
     assert processes(name) == []
     assert runtime.instances() == ()

@@ -18,6 +18,7 @@ from tests.docker.conftest import SMALL
 from tests.docker.engines import OwnEngine, processes
 from tests.docker.test_escapes import FOLDER
 from tests.docker.test_miner_crash import has_printed
+from tests.e2e.patience import CALL_S, PATIENCE_S
 from tests.e2e.people import rich_user
 
 RUNNER = "chutes_core.runner"
@@ -71,7 +72,7 @@ def containers(engine):
 
 def write(user):
     url = f"{user.url}/c/demo-prisoner/write"
-    return httpx.post(url, json={"paths": ["/tmp"]}, headers=user.headers, timeout=90)
+    return httpx.post(url, json={"paths": ["/tmp"]}, headers=user.headers, timeout=CALL_S)
 
 
 def active(user):
@@ -87,24 +88,27 @@ def test_a_killed_engine_is_recovered_from(engine, net):
     def linger():
         body = {"seconds": 4, "word": "lingering"}
         url = f"{user.url}/c/demo-prisoner/linger"
-        answers.append(httpx.post(url, json=body, headers=user.headers, timeout=120))
+        answers.append(httpx.post(url, json=body, headers=user.headers, timeout=2 * CALL_S))
 
     caller = threading.Thread(target=linger)
     caller.start()
-    wait_until(lambda: has_printed({"Id": before}, "lingering"), 60, "the call to run")
+    wait_until(lambda: has_printed({"Id": before}, "lingering"), PATIENCE_S, "the call to run")
     engine.kill()
-    wait_until(lambda: said(net.miner, "engine_unreachable"), 60, "the miner to notice")
+    wait_until(lambda: said(net.miner, "engine_unreachable"), PATIENCE_S, "the miner to notice")
     engine.start().close()
-    caller.join(150)
+    caller.join(3 * CALL_S)
     (answer,) = answers
     assert answer.status_code == 200 or answer.json()["code"]
-    wait_until(lambda: said(net.miner, "Docker engine answers again"), 60, "the miner to go on")
-    wait_until(lambda: before not in containers(engine), 90, "the ended container to be removed")
-    wait_until(lambda: write(user).status_code == 200, 120, "the chute to answer again")
+    goes_on = lambda: said(net.miner, "Docker engine answers again")  # noqa: E731 - short
+    wait_until(goes_on, PATIENCE_S, "the miner to go on")
+    removed = lambda: before not in containers(engine)  # noqa: E731 - short
+    wait_until(removed, PATIENCE_S, "the ended container to be removed")
+    wait_until(lambda: write(user).status_code == 200, PATIENCE_S, "the chute to answer again")
     left = containers(engine)
     assert set(left.values()) == {"running"}
     assert len(left) == len(active(user)) == 1
-    assert runners(engine) == inside(engine, *left)
+    # Between fork and exec of some child, one look would see it and the other not.
+    wait_until(lambda: runners(engine) == inside(engine, *left), PATIENCE_S, "no other runner")
 
 
 def said(process, text):

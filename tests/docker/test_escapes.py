@@ -27,6 +27,7 @@ from chutes_core.engine.run import (
 )
 from scripts.localnet import miner_hotkey, wait_until
 from tests.docker.siege import Siege
+from tests.e2e.patience import CALL_S, PATIENCE_S
 from tests.e2e.people import rich_user
 
 FOLDER = Path(__file__).parent / "chutes"
@@ -92,7 +93,7 @@ def prisoner(docker_net, neighbour):
     user.deploy("prisoner", folder=own)
     user.chutes("warmup", "prisoner")
 
-    def call(cord, timeout=60, **body):
+    def call(cord, timeout=CALL_S, **body):
         url = f"{user.url}/c/demo-prisoner/{cord}"
         return httpx.post(url, json=body, headers=user.headers, timeout=timeout)
 
@@ -216,7 +217,7 @@ def test_an_active_instance_is_on_the_inside_network_only(prisoner):
     def cut():
         return all(len(c["NetworkSettings"]["Networks"]) == 1 for c in running())
 
-    wait_until(cut, 20, "the way out to be cut")
+    wait_until(cut, PATIENCE_S, "the way out to be cut")
     for container in running():
         assert container["Labels"][EGRESS_LABEL] == "startup"
         (name,) = container["NetworkSettings"]["Networks"]
@@ -247,7 +248,7 @@ def test_nothing_outside_is_reached_after_the_cut(prisoner, neighbour):
     """What the start-up hook reached it reaches no more, nor a public address."""
     wait_until(
         lambda: all(len(c["NetworkSettings"]["Networks"]) == 1 for c in running()),
-        20,
+        PATIENCE_S,
         "the way out to be cut",
     )
     targets = [f"{PUBLIC}:{neighbour}", "1.1.1.1:443"]
@@ -263,7 +264,9 @@ def test_no_other_chute_is_reached(prisoner, other_chute, neighbours_on_the_brid
     assert len(other_chute) >= 1
     assert len(neighbours_on_the_bridge) == 2
     for target in targets:  # the control: this host, as the relay, does reach them
-        wait_until(lambda target=target: is_open(target), 20, f"{target} to answer the host")
+        wait_until(
+            lambda target=target: is_open(target), PATIENCE_S, f"{target} to answer the host"
+        )
     found = prisoner("dial", targets=targets).json()
     assert set(found) == set(targets)
     assert "open" not in found.values()
@@ -296,7 +299,7 @@ def test_a_program_of_root_runs_without_its_rights(prisoner):
     )
     try:
         client.api.start(made["Id"])
-        client.api.wait(made["Id"], timeout=30)
+        client.api.wait(made["Id"], timeout=PATIENCE_S)
         assert client.api.logs(made["Id"]).decode().split() == ["10001", "0", "0", "secret"]
     finally:
         client.api.remove_container(made["Id"], force=True, v=True)
@@ -318,15 +321,19 @@ def test_too_much_memory_ends_the_instance_and_nothing_else(prisoner):
     answer = prisoner("eat", mib=900)
     assert answer.status_code >= 500 or answer.status_code == 429
     assert answer.json()["code"]
-    wait_until(lambda: before - {c["Id"] for c in running()}, 60, "the container to be removed")
+    wait_until(
+        lambda: before - {c["Id"] for c in running()}, PATIENCE_S, "the container to be removed"
+    )
     prisoner.user.chutes("warmup", "prisoner")
     assert prisoner("write", paths=["/tmp"]).status_code == 200
 
 
 def test_all_of_it_is_contained_and_the_operator_sees_that_it_was_tried(prisoner, docker_net):
     """A round of every try gives nothing; the miner's log and status tell it, with counts."""
-    wait_until(lambda: prisoner("write", paths=["/tmp"]).status_code == 200, 60, "it to serve")
+    wait_until(
+        lambda: prisoner("write", paths=["/tmp"]).status_code == 200, PATIENCE_S, "it to serve"
+    )
     siege = Siege(docker_net, prisoner.user)
     siege.round()
-    wait_until(siege.seen, 120, "the operator to see the tries")
+    wait_until(siege.seen, PATIENCE_S, "the operator to see the tries")
     assert siege.events() >= 2

@@ -12,7 +12,7 @@ from scripts.localnet import wait_until
 from scripts.runtimes import BASE_IMAGE
 from tests.e2e.people import rich_user
 
-BUILD_TIMEOUT_S = 120
+BUILD_TIMEOUT_S = 300
 OLD_PYTHON = """#!/bin/sh
 echo '{"python": "/usr/local/bin/python", "version": [3, 9, 2], "pip": true}'
 """
@@ -38,7 +38,7 @@ def upload(maker, name, dockerfile, files=()):
     form = {"username": "maker", "name": name, "tag": "1", "dockerfile": dockerfile}
     context = {"build_context": ("context.zip", zipped(dict(files)), "application/zip")}
     url = maker.url + "/images/"
-    return httpx.post(url, data=form, files=context, headers=maker.headers, timeout=60)
+    return httpx.post(url, data=form, files=context, headers=maker.headers, timeout=150)
 
 
 def image_of(maker, image_id):
@@ -55,7 +55,7 @@ def image_of(maker, image_id):
 
 def log_of(maker, image_id):
     url = f"{maker.url}/images/{image_id}/logs"
-    return httpx.get(url, headers=maker.headers, timeout=60).text
+    return httpx.get(url, headers=maker.headers, timeout=150).text
 
 
 @pytest.mark.parametrize(
@@ -148,7 +148,7 @@ def read_some(maker, image_id, offset, most):
     params = {} if offset is None else {"offset": offset}
     texts = []
     url = f"{maker.url}/images/{image_id}/logs"
-    with httpx.stream("GET", url, params=params, headers=maker.headers, timeout=60) as answer:
+    with httpx.stream("GET", url, params=params, headers=maker.headers, timeout=150) as answer:
         assert answer.headers["content-type"].startswith("text/event-stream")
         for line in answer.iter_lines():
             if line.startswith("data: "):

@@ -55,7 +55,7 @@ def said_by(place, code, limits=SPACE):
     spec = spec_of(place, entrypoint=("python3", "-c", code), limits=limits)
     container_id = containers.start(spec)
     client = containers._client
-    assert client.api.wait(container_id, timeout=60)["StatusCode"] == 0
+    assert client.api.wait(container_id, timeout=180)["StatusCode"] == 0
     return client.api.logs(container_id).decode()
 
 

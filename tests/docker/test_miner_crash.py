@@ -6,9 +6,11 @@ import httpx
 import pytest
 
 from chutes_core.engine.connect import connect
+from chutes_core.engine.run import LAUNCH_LABEL
 from scripts.localnet import wait_until
 from tests.docker.conftest import SMALL
 from tests.docker.test_escapes import FOLDER, containers_of
+from tests.e2e.patience import CALL_S, PATIENCE_S
 from tests.e2e.people import rich_user
 
 pytestmark = pytest.mark.timeout(400)
@@ -52,7 +54,7 @@ class Caller:
 
         caller = threading.Thread(target=linger)
         caller.start()
-        wait_until(busy, 60, "the call to run in an instance")
+        wait_until(busy, PATIENCE_S, "the call to run in an instance")
         ((number, container),) = busy()
         self.net.miners[number].kill()
 
@@ -65,7 +67,7 @@ class Caller:
 
     def _post(self, cord, body):
         url = f"{self._url}/{cord}"
-        return httpx.post(url, json=body, headers=self.user.headers, timeout=90)
+        return httpx.post(url, json=body, headers=self.user.headers, timeout=CALL_S)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,13 @@ def caller(docker_net):
     caller = Caller(docker_net)
     yield caller
     caller.user.chutes("chutes", "delete", "prisoner", "--yes")
+
+
+def launch_of(number, container_id):
+    (launch,) = {
+        c["Labels"][LAUNCH_LABEL] for c in containers_of(number) if c["Id"] == container_id
+    }
+    return launch
 
 
 def is_kept(number, container_id):
@@ -86,7 +95,7 @@ def test_a_killed_miner_finds_its_containers_again(docker_net, caller):
     docker_net.miners[number] = docker_net.start_miner(number, extra=SMALL)
     answer = end()
     assert answer.status_code == 200 or answer.json()["code"]
-    wait_until(caller.serves, 90, "the chute to answer again")
+    wait_until(caller.serves, PATIENCE_S, "the chute to answer again")
 
     def accounted_for():
         # Adopted; or, where the validator gave the launch up before the miner was back, removed.
@@ -94,7 +103,7 @@ def test_a_killed_miner_finds_its_containers_again(docker_net, caller):
         kept = is_kept(number, container_id)
         return ("running instance was adopted" if kept else "instance was ended") in log
 
-    wait_until(accounted_for, 60, "the container to be adopted or removed")
+    wait_until(accounted_for, PATIENCE_S, "the container to be adopted or removed")
 
 
 def test_a_dead_miners_instance_leaves_the_routing_table(docker_net, caller):
@@ -105,14 +114,15 @@ def test_a_dead_miners_instance_leaves_the_routing_table(docker_net, caller):
         found = user.get("/chutes/prisoner")["instances"]
         return {one["instance_id"] for one in found if one["active"]}
 
-    wait_until(routed, 60, "an active instance")
-    before = routed()
+    wait_until(routed, PATIENCE_S, "an active instance")
     number, container_id, end = caller.kill_under_a_call("second")
+    dead = launch_of(number, container_id)  # another one may serve beside it
     answer = end()
     assert answer.status_code == 200 or answer.json()["code"]
-    wait_until(lambda: not routed() & before, 90, "the dead instance to leave the routing table")
-    wait_until(caller.serves, 90, "the other miner to answer")
+    wait_until(lambda: dead not in routed(), PATIENCE_S, "the dead one to leave the routing table")
+    wait_until(caller.serves, PATIENCE_S, "the other miner to answer")
     assert is_kept(number, container_id)
     assert [c for c in containers_of(3 - number) if c["State"] == "running"]
     docker_net.miners[number] = docker_net.start_miner(number, extra=SMALL)
-    wait_until(lambda: not is_kept(number, container_id), 90, "the dead container to be removed")
+    gone = lambda: not is_kept(number, container_id)  # noqa: E731 - short
+    wait_until(gone, PATIENCE_S, "the dead container to be removed")

@@ -54,7 +54,7 @@ def test_what_the_client_built_and_deployed_answers_from_a_container(public):
     deployed = public.run("deploy", "moved:chute", "--accept-fee")
     assert "Successfully deployed chute moved" in deployed
     assert "the chute answers" in public.python(WARM_UP, "moved")
-    wait_until(lambda: balance(public) >= RAO_PER_TAO // 2, 120, "the payment's credit")
+    wait_until(lambda: balance(public) >= RAO_PER_TAO // 2, 180, "the payment's credit")
     answer = curl(public, "/c/mover-moved/say", "-d", '{"text": "ab", "times": 2}')
     assert answer == {"said": "abab", "made": "by-docker"}
     whole, parts, _ = json.loads(public.python(CHAT, public.url, public.key).splitlines()[-1])

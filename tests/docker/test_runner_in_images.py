@@ -7,6 +7,7 @@ from chutes_core.engine import archive
 from chutes_core.engine.connect import connect
 from scripts.runtimes import BASE_IMAGE
 from tests.docker.pythons import home_of, public_package, python_alone
+from tests.e2e.patience import CALL_S
 from tests.e2e.people import rich_user
 
 PYTHON310, PUBLIC = "chutes-test-python310:1", "chutes-test-public:1"
@@ -63,7 +64,7 @@ def looked(guest, folder, name, base, prepared=""):
     guest.chutes("warmup", name)
     try:
         url = f"{guest.url}/c/guest-{name}/look"
-        answer = httpx.post(url, json={}, headers=guest.headers, timeout=60)
+        answer = httpx.post(url, json={}, headers=guest.headers, timeout=CALL_S)
         assert answer.status_code == 200, answer.text
         return answer.json()
     finally:

@@ -18,7 +18,7 @@ from chutes_core.miner.runtime.walls import Walls
 from scripts.runtimes import BASE_IMAGE, ensure_base_image
 
 MIB = 1 << 20
-WAIT_S = 60.0
+WAIT_S = 180.0
 LIMITS = InstanceLimits(64 * MIB, 1.0, 8 * MIB, 8 * MIB, 32)
 # stands in for the interpreter: waits for a line where it is told to, then says that it listens
 RUNNER = """#!/bin/sh

@@ -6,7 +6,6 @@ What else may go wrong on an engine has files of its own: dockerd (test_engine_k
 (test_disk_full), an archive that is corrupt or never arrives (test_image_transfers).
 """
 
-import json
 import threading
 
 import httpx
@@ -18,10 +17,12 @@ from scripts.localuser import EXAMPLES
 from scripts.runtimes import ensure_base_image
 from tests.docker.conftest import SMALL
 from tests.docker.test_escapes import containers_of
+from tests.e2e.operators import status_of
+from tests.e2e.patience import CALL_S
 from tests.e2e.people import rich_user
 
 pytestmark = pytest.mark.timeout(900)
-PATIENCE_S = 180
+PATIENCE_S = 240
 QUICK = {**SMALL, "LEASE_BLOCKS": "40", "MIN_RUN_SECONDS": "5"}
 GPUS = {1: "h100_sxm:1", 2: "a100:1"}
 
@@ -64,14 +65,13 @@ class House:
         (user.deploy_built if validator in self.built else user.deploy)(name, folder=folder)
         self.built.add(validator)
 
-    def call(self, validator, name, text="x", timeout=120):
+    def call(self, validator, name, text="x", timeout=CALL_S):
         user = self.users[validator]
         url = f"{user.url}/c/{user.username}-{name}/echo"
         return httpx.post(url, json={"text": text}, headers=user.headers, timeout=timeout)
 
     def status(self, number):
-        said = self.net.ask_miner(number, "status", "--json", extra=self.extra(number))
-        return json.loads(said.stdout)
+        return status_of(self.net, number, self.extra(number))
 
     def serves(self, number, validator):
         """Tell whether a miner has an active launch for a validator."""
@@ -116,14 +116,14 @@ def test_instances_follow_demand_over_miners_and_validators(house):
     """Each chute runs on the miner that has its GPU; when another validator wants it, it moves."""
     house.deploy(1, "onh100", "h100_sxm")
     wait_until(lambda: house.answers(1, "onh100"), PATIENCE_S, "the H100 to serve")
-    assert house.serves(1, 1)
+    wait_until(lambda: house.serves(1, 1), PATIENCE_S, "miner 1 to know it")
     house.deploy(1, "ona100", "a100")
     wait_until(lambda: house.answers(1, "ona100"), PATIENCE_S, "the A100 to serve")
-    assert house.serves(2, 1)
+    wait_until(lambda: house.serves(2, 1), PATIENCE_S, "miner 2 to know it")
     house.deploy(2, "moves", "a100")  # the only A100 is lent to validator 1: it goes back
     house.users[1].chutes("chutes", "delete", "ona100", "--yes")
     wait_until(lambda: house.answers(2, "moves"), PATIENCE_S, "the A100 to serve validator 2")
-    assert house.serves(2, 2)
+    wait_until(lambda: house.serves(2, 2), PATIENCE_S, "miner 2 to know it")
     ended = house.status(2)["ended"]
     assert ended.keys() & {"chute_deleted", "share_returned", "lease_lapsed"}
     wait_until(lambda: settled(house), PATIENCE_S, "nothing to be left over")

@@ -12,6 +12,7 @@ import pytest
 
 from scripts.localnet import ROOT, Localnet
 from scripts.runtimes import choose, ensure_base_image
+from tests.e2e.patience import give_time
 from tests.e2e.two_and_two import Network
 
 METADATA = ROOT / ".cache" / "metadata.json"
@@ -36,13 +37,14 @@ def pytest_report_header():
 
 
 def pytest_collection_modifyitems(items):
-    """Skip, and say why, where the chain's metadata was not fetched."""
+    """Give each test time; skip, and say why, where the chain's metadata was not fetched."""
+    mine = [item for item in items if "tests/e2e" in str(item.path)]
+    give_time(mine)
     if METADATA.exists():
         return
     skip = pytest.mark.skip(reason="no .cache/metadata.json: run python scripts/fetch_metadata.py")
-    for item in items:
-        if "tests/e2e" in str(item.path):
-            item.add_marker(skip)
+    for item in mine:
+        item.add_marker(skip)
 
 
 @pytest.fixture(scope="session", autouse=True)

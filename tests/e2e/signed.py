@@ -16,13 +16,14 @@ from chutes_core.wire.control import (
 )
 from chutes_core.wire.lease import Lease
 from chutes_core.wire.peers import SignedClient
+from tests.e2e.patience import CALL_S
 
 
 def call(keypair, method, url, path, answer, *, peer, body=None):
     """Make one signed call and return its verified answer, or raise its typed error."""
 
     async def once():
-        async with SignedClient(keypair) as client:
+        async with SignedClient(keypair, timeout_s=CALL_S) as client:
             return await client.call(method, url, path, answer, peer_hotkey_ss58=peer, body=body)
 
     return asyncio.run(once())
@@ -30,7 +31,7 @@ def call(keypair, method, url, path, answer, *, peer, body=None):
 
 def leases_of(url):
     """Return the leases that a validator knows."""
-    return LeaseList.model_validate(httpx.get(url + "/leases", timeout=10).json()).leases
+    return LeaseList.model_validate(httpx.get(url + "/leases", timeout=CALL_S).json()).leases
 
 
 def launches_of(keypair, url, peer):

@@ -4,6 +4,7 @@ import pytest
 
 from chutes_core.base.errors import Conflict
 from scripts.localnet import Localnet, miner_hotkey, wait_until
+from tests.e2e.patience import PATIENCE_S
 from tests.e2e.people import rich_user
 from tests.e2e.signed import launches_of, lease, request_launch, wanted_of
 
@@ -36,8 +37,12 @@ def test_a_nodes_idle_gpus_are_attested_together_before_they_serve(attested):
     proof = next(p for p in proofs(user, "node") if p["launch_id"] == attestation.launch_id)
     assert proof["accepted"]
     assert len(proof["gpus"]) == 2
-    listed = wanted_of(miner_hotkey(1), user.url, validator).admission
-    assert set(listed.admitted) == set(attestation.gpu_uuids)
+
+    def admitted():
+        listed = wanted_of(miner_hotkey(1), user.url, validator).admission.admitted
+        return set(listed) == set(attestation.gpu_uuids)
+
+    wait_until(admitted, PATIENCE_S, "both to be admitted and no round to call for one")
 
 
 def test_an_instances_launch_challenges_the_hosts_idle_gpu_too(attested):
@@ -51,7 +56,7 @@ def test_an_instances_launch_challenges_the_hosts_idle_gpu_too(attested):
 def test_a_live_instance_is_challenged_again_and_serves_on(attested):
     """Light challenges and rounds are accepted, and the instance answers between them."""
     user, _ = attested
-    wait_until(lambda: len(proofs(user, "light")) >= 3, 60, "light challenges")
+    wait_until(lambda: len(proofs(user, "light")) >= 3, PATIENCE_S, "light challenges")
     assert all(proof["accepted"] for proof in proofs(user, "light"))
     assert user.post("/c/demo-echo/echo", {"text": "still here"}).json() == "still here"
 
@@ -67,7 +72,7 @@ def test_an_idle_gpu_is_called_to_rounds(attested):
         return [uuids for uuids in node if not uuids & serving]
 
     # while a GPU serves, only a round can ask for the other: its admission is hours young
-    wait_until(lambda: bool(of_the_idle_one()), 90, "an idle GPU in a round")
+    wait_until(lambda: bool(of_the_idle_one()), PATIENCE_S, "an idle GPU in a round")
     assert all(proof["accepted"] for proof in proofs(user, "node"))
 
 
@@ -77,10 +82,16 @@ def test_a_gpu_without_an_attestation_is_not_admitted(attested):
     nobody = ("min_vram_gb_per_gpu=16", 'include=["b200"]')  # a GPU that no miner here has
     user.deploy_as_own("stream", changes=[nobody])
     keypair = miner_hotkey(1)
-    wait_until(lambda: bool(wanted_of(keypair, user.url, validator).wanted), 30, "something wanted")
-    listed = wanted_of(keypair, user.url, validator)
-    mine = lease(keypair, "GPU-new", validator, listed.block)
+    found = []
+
+    def listed():
+        found.append(wanted_of(keypair, user.url, validator))
+        return bool(found[-1].wanted)
+
+    wait_until(listed, PATIENCE_S, "something wanted")
+    now = found[-1]
+    mine = lease(keypair, "GPU-new", validator, now.block)
     with pytest.raises(Conflict) as caught:
-        request_launch(keypair, user.url, validator, listed.wanted[0], "GPU-new", [mine])
+        request_launch(keypair, user.url, validator, now.wanted[0], "GPU-new", [mine])
     assert caught.value.code == "not_admitted"
     assert caught.value.hint

@@ -31,6 +31,7 @@ from chutes_core.wire.launch import MAX_CODE_BYTES
 from chutes_core.wire.signing import sign_request, sign_user
 from scripts.localnet import Localnet, miner_hotkey, wait_until
 from scripts.localuser import LocalUser
+from tests.e2e.patience import CALL_S, PATIENCE_S
 
 CHUTES = Path(__file__).parent / "bad_chutes"
 BURST = 120
@@ -63,7 +64,9 @@ class Scene:
             headers = {"Authorization": f"Bearer {key or (user or self.mo).api_key}"}
         if method == "POST" and not {"json", "content", "data"} & more.keys():
             more["json"] = {"text": "x"}
-        return httpx.request(method, (url or self.url) + path, headers=headers, timeout=30, **more)
+        return httpx.request(
+            method, (url or self.url) + path, headers=headers, timeout=CALL_S, **more
+        )
 
     def key(self, *options):
         """Make another key of mo's; return its record."""
@@ -368,11 +371,11 @@ def test_too_many_uploads_at_once_are_429(scene):
     with contextlib.ExitStack() as stack:
         for _ in range(images_form.MAX_UPLOADS_OF_ONE):
             stack.enter_context(started(scene.url, begun_form(scene, "/images/", 1000)))
-        wait_until(lambda: tried().status_code == 429, 60, "all places of one to be taken")
+        wait_until(lambda: tried().status_code == 429, PATIENCE_S, "all places of one to be taken")
         answer = tried()
         assert said(answer) == (429, "uploads_busy")
         assert int(answer.headers["Retry-After"]) >= 1
-    wait_until(lambda: tried().status_code != 429, 60, "a place to be free")
+    wait_until(lambda: tried().status_code != 429, PATIENCE_S, "a place to be free")
 
 
 @pytest.mark.parametrize("username", ["a\nb", "a\x00", "UPPER", "a" * 200, ""])
@@ -387,7 +390,7 @@ def test_a_bad_username_is_422(scene, username):
 def test_too_many_registrations_of_an_address_are_429(scene):
     """Counted before the signature is looked at; other addresses are not slowed down."""
     transport = httpx.HTTPTransport(local_address="127.0.0.77")
-    with httpx.Client(transport=transport, timeout=30) as client:
+    with httpx.Client(transport=transport, timeout=CALL_S) as client:
         for _ in range(PER_ADDRESS["burst"]):
             assert said(client.post(scene.url + "/users/register", json={}))[0] == 401
         for _ in range(PER_ADDRESS["burst"]):  # one more may pass at each refill
@@ -409,26 +412,27 @@ def test_no_instance_in_time_is_503_with_the_reason(scene):
     assert said(answer) == (503, "no_instance")
     assert "no miner with fitting GPUs" in answer.json()["detail"]
     assert int(answer.headers["Retry-After"]) >= 1
-    assert 1.5 < time.monotonic() - begun < 10
+    assert 1.5 < time.monotonic() - begun < 45  # not the 60 s of who sets nothing
 
 
 def test_a_full_instance_is_429_with_retry_after(scene):
     """One call runs, as many as the chute takes; the next is told when to come back."""
     with httpx.stream(
-        "POST", scene.url + "/c/moe-moody/long", json={}, headers=scene.mo.headers, timeout=30
+        "POST", scene.url + "/c/moe-moody/long", json={}, headers=scene.mo.headers, timeout=CALL_S
     ) as running:
         chunks = running.iter_text()  # kept: the call ends with its reader
         assert next(chunks) == "begun"
         answer = scene.ask("/c/moe-moody/say")
         assert said(answer) == (429, "at_capacity")
         assert int(answer.headers["Retry-After"]) >= 1
-    wait_until(lambda: scene.ask("/c/moe-moody/say").status_code == 200, 15, "the slot to be free")
+    answers = lambda: scene.ask("/c/moe-moody/say").status_code == 200  # noqa: E731 - short
+    wait_until(answers, PATIENCE_S, "the slot to be free")
 
 
 def test_a_key_that_calls_too_often_is_429(scene):
     """The bucket of one key empties; another key of the same user is not slowed down."""
     key = str(scene.key("--admin")["secret_key"])
-    with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=30) as client:
+    with httpx.Client(headers={"Authorization": f"Bearer {key}"}, timeout=CALL_S) as client:
         for _ in range(4 * BURST):
             answer = client.get(scene.url + "/v1/models")
             if answer.status_code != 200:
@@ -449,7 +453,7 @@ def test_a_cord_that_raises_is_500_and_costs_nothing(scene):
     good = scene.ask("/c/moe-moody/say")
     assert good.status_code == 200
     paid = good.headers["X-Chutes-InvocationID"]
-    wait_until(lambda: paid in dict(scene.mo.charges()), 20, "the good call to be settled")
+    wait_until(lambda: paid in dict(scene.mo.charges()), PATIENCE_S, "the good call to be settled")
     assert bad.headers["X-Chutes-InvocationID"] not in dict(scene.mo.charges())
 
 
@@ -461,7 +465,7 @@ def test_a_chute_that_does_not_start_tells_its_developer_why(scene):
             "GET",
             scene.url + "/chutes/warmup/broken",
             headers=scene.mo.headers,
-            timeout=60,
+            timeout=CALL_S,
         ) as lines:
             for line in lines.iter_lines():
                 if "start" in line and "the weights are not there" in line:
@@ -572,9 +576,9 @@ def test_a_control_call_with_a_bad_body_is_an_error(scene):
 
 
 def raw(url, data):
-    """Send bytes and return all that comes until the server closes; never more than 30 s."""
+    """Send bytes and return all that comes until the server closes; never without end."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=CALL_S) as connection:
         with contextlib.suppress(ConnectionError):
             connection.sendall(data)
         answer = b""
@@ -588,7 +592,7 @@ def raw(url, data):
 def started(url, data):
     """Send the beginning of a request, and keep its connection."""
     host, port = url.removeprefix("http://").split(":")
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+    with socket.create_connection((host, int(port)), timeout=CALL_S) as connection:
         connection.sendall(data)
         yield connection
 
@@ -653,7 +657,7 @@ def test_too_much_for_a_chute_is_said_by_the_gateway(scene, headers, query, expe
 def test_a_request_cut_in_its_body_disturbs_nobody(scene):
     """The caller hangs up in the middle; the chute takes the next call."""
     host = scene.url.removeprefix("http://")
-    connection = http.client.HTTPConnection(host, timeout=10)
+    connection = http.client.HTTPConnection(host, timeout=CALL_S)
     connection.putrequest("POST", "/c/moe-moody/say")
     connection.putheader("Authorization", f"Bearer {scene.mo.api_key}")
     connection.putheader("Content-Length", "100")

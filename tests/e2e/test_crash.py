@@ -7,6 +7,7 @@ import httpx
 import pytest
 
 from scripts.localnet import miner_hotkey, wait_until
+from tests.e2e.patience import PATIENCE_S
 from tests.e2e.people import rich_user
 from tests.e2e.signed import launches_of
 
@@ -42,7 +43,8 @@ class Callers:
                 try:
                     answer = client.post(self.user.url + "/c/demo-echo/echo", json={"text": "x"})
                 except httpx.HTTPError:
-                    continue  # the validator is down: this call was not answered
+                    self._stop.wait(0.02)  # the validator is down: this call was not answered
+                    continue
                 if answer.status_code == 200 and answer.json() == "x":
                     with self._lock:
                         self.answered.append(answer.headers["X-Chutes-InvocationID"])
@@ -72,18 +74,24 @@ def test_a_killed_validator_loses_no_answered_call_and_finds_its_instances_again
     launch = active_launch(user, validator)
     assert launch is not None
     with Callers(user) as callers:
-        wait_until(lambda: len(callers.answered) >= BEFORE_KILL, 60, "calls before the kill")
+        wait_until(
+            lambda: len(callers.answered) >= BEFORE_KILL, PATIENCE_S, "calls before the kill"
+        )
         validator.kill()
         before = len(callers.answered)
         port = int(user.url.rsplit(":", 1)[1])
         validator = net.start_validator(1, port=port)
         wait_until(
-            lambda: len(callers.answered) >= before + AFTER_RESTART, 60, "calls after the restart"
+            lambda: len(callers.answered) >= before + AFTER_RESTART,
+            PATIENCE_S,
+            "calls after the restart",
         )
     assert active_launch(user, validator) == launch
 
     made = set(callers.answered)
-    wait_until(lambda: made <= {i for i, _ in user.charges()}, 30, "all calls to be settled")
+    wait_until(
+        lambda: made <= {i for i, _ in user.charges()}, PATIENCE_S, "all calls to be settled"
+    )
     charges = Counter(invocation for invocation, _ in user.charges())
     assert len(made) == len(callers.answered)
     assert {invocation: charges[invocation] for invocation in made} == dict.fromkeys(made, 1)

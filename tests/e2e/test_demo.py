@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import httpx
@@ -17,6 +16,7 @@ from substrateinterface import SubstrateInterface
 from chutes_core.chain.client import ChainClient
 from scripts.localnet import ROOT, wait_until
 from tests.e2e.model import loaded_embeddings
+from tests.e2e.patience import CALL_S, PATIENCE_S
 
 PUBLISHED = {
     "That is a happy dog": 0.6946,
@@ -24,7 +24,7 @@ PUBLISHED = {
     "Today is a sunny day": 0.2569,
 }
 OTHERS = ["Weights are set on chain.", "Ein Satz auf Deutsch, länger als die anderen.", "x"]
-DEMO_TIMEOUT_S = 400
+DEMO_TIMEOUT_S = 800
 
 
 def processes_of(folder):
@@ -69,7 +69,7 @@ def demo(tmp_path_factory):
     finally:
         if popen.poll() is None:
             popen.send_signal(signal.SIGTERM)
-            popen.wait(60)
+            popen.wait(PATIENCE_S)
 
 
 @pytest.mark.timeout(DEMO_TIMEOUT_S + 100)
@@ -93,7 +93,7 @@ def test_other_sentences_give_the_models_own_vectors(demo):
         summary["gateway_url"] + "/v1/embeddings",
         json={"model": "embeddings", "input": OTHERS},
         headers={"Authorization": f"Bearer {summary['api_key']}"},
-        timeout=60,
+        timeout=CALL_S,
     )
     assert answer.status_code == 200
     served = [item["embedding"] for item in answer.json()["data"]]
@@ -146,10 +146,7 @@ def test_after_sigterm_nothing_is_left(demo):
     _, popen, folder = demo
     assert processes_of(folder)
     popen.send_signal(signal.SIGTERM)
-    assert popen.wait(60) == 0
-    deadline = time.monotonic() + 10
-    while processes_of(folder) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert processes_of(folder) == []
+    assert popen.wait(PATIENCE_S) == 0
+    wait_until(lambda: processes_of(folder) == [], PATIENCE_S, "its last processes to be gone")
     left = {path.name for path in Path(folder).iterdir()}
     assert left <= {"out.json", "demo.log", "chain"}

@@ -20,6 +20,7 @@ from chutes_core.chain.client import ChainClient
 from scripts.chain_look import transfer
 from scripts.localnet import DEPOSIT_TREASURY, ROOT, wait_until
 from scripts.localuser import LocalUser
+from tests.e2e.patience import CALL_S, PATIENCE_S
 
 BY_HAND = "## By hand, with btcli as the wallet"
 
@@ -54,7 +55,7 @@ def signer(lone_net):
     for process in running:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
-            process.wait(20)
+            process.wait(PATIENCE_S)
 
 
 def terms(net):
@@ -76,11 +77,13 @@ def test_a_deposit_makes_a_developer_and_comes_back_once(lone_net, signer):
     user.register()
 
     def health():
-        return httpx.get(f"{user.url}/health", timeout=30).json()
+        return httpx.get(f"{user.url}/health", timeout=CALL_S).json()
 
-    wait_until(lambda: health()["figures"].get("payments_block"), 60, "the first block")
+    both = {"payments_block", "coldkey_free_rao"}  # each is another loop's
+    wait_until(lambda: both <= health()["figures"].keys(), PATIENCE_S, "the first looks")
+    assert health()["figures"]["payments_block"] > 0
     assert health()["figures"]["coldkey_free_rao"] > RAO_PER_TAO
-    metrics = httpx.get(f"{user.url}/health/metrics", timeout=30)
+    metrics = httpx.get(f"{user.url}/health/metrics", timeout=CALL_S)
     assert "chutes_validator_coldkey_free_rao " in metrics.text
     me = user.chutes("balance")
     assert me["permissions"] == []
@@ -115,7 +118,7 @@ def test_a_deposit_makes_a_developer_and_comes_back_once(lone_net, signer):
         (refund,) = user.chutes("refund", "--list")
         return refund if refund["state"] == "finalized" else None
 
-    wait_until(lambda: ended() is not None, 60, "the refund")
+    wait_until(lambda: ended() is not None, PATIENCE_S, "the refund")
     refund = ended()
     assert refund["refund_id"] == asked["refund_id"]
     with ChainClient.connect(lone_net.chain.url, 0) as chain:
@@ -169,7 +172,7 @@ class Walker:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=PATIENCE_S,
             check=False,
         )
         assert done.returncode == 0, f"{line}: {done.stdout}{done.stderr}"

@@ -1,12 +1,13 @@
 """A miner cut off from its validator: what runs there ends, and no answer comes from it later."""
 
-import json
 import os
 import signal
 
 import httpx
 
 from scripts.localnet import miner_hotkey, wait_until
+from tests.e2e.operators import status_of
+from tests.e2e.patience import CALL_S, PATIENCE_S
 from tests.e2e.people import rich_user
 from tests.e2e.signed import launches_of
 
@@ -27,23 +28,23 @@ def test_an_instance_without_renewals_ends_and_is_never_asked_again(lone_net):
         return {one.launch_id for one in listed if one.state == state}
 
     def status():
-        return json.loads(lone_net.ask_miner(1, "status", "--json").stdout)
+        return status_of(lone_net, 1)
 
     def answer():
         url = user.url + "/c/demo-echo/echo"
-        return httpx.post(url, json={"text": "x"}, headers=user.headers, timeout=120)
+        return httpx.post(url, json={"text": "x"}, headers=user.headers, timeout=CALL_S)
 
-    wait_until(lambda: answer().status_code == 200, 120, "the chute to answer")
+    def stopped():
+        said = status()
+        ended = {end["launch_id"] for end in said["ended_lately"]}
+        return fenced <= ended and fenced.isdisjoint(one["launch_id"] for one in said["launches"])
+
+    wait_until(lambda: answer().status_code == 200, PATIENCE_S, "the chute to answer")
     fenced = launches("active")
     assert len(fenced) == 1
     os.kill(validator.popen.pid, signal.SIGSTOP)
     try:
-        wait_until(
-            lambda: fenced <= {end["launch_id"] for end in status()["ended_lately"]},
-            120,
-            "the instance to stop itself without its lease",
-        )
-        assert [one for one in status()["launches"] if one["launch_id"] in fenced] == []
+        wait_until(stopped, PATIENCE_S, "the instance to stop itself without its lease")
     finally:
         os.kill(validator.popen.pid, signal.SIGCONT)
     answers = []
@@ -52,7 +53,7 @@ def test_an_instance_without_renewals_ends_and_is_never_asked_again(lone_net):
         answers.append(answer())
         return answers[-1].status_code == 200
 
-    wait_until(answered, 120, "the chute to answer again")
+    wait_until(answered, PATIENCE_S, "the chute to answer again")
     assert all(one.status_code == 200 or one.json()["code"] for one in answers)
     assert launches("active").isdisjoint(fenced)
     assert fenced <= launches("gone")

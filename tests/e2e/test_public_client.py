@@ -15,6 +15,7 @@ from bittensor_core import Keypair
 from chutes_core.base.units import RAO_PER_TAO
 from scripts.chain_look import transfer
 from scripts.localnet import Localnet, wait_until
+from tests.e2e.patience import PATIENCE_S
 from tests.e2e.people import rich_user
 from tests.e2e.public_client import PublicClient, installed
 from tests.e2e.two_and_two import Network
@@ -218,7 +219,7 @@ def test_warming_up_is_told_until_it_is_hot(public):
 
 def test_curl_calls_the_chute(public):
     """A key of the public client opens the chute by its slug; the secret reached its code."""
-    wait_until(lambda: balance(public) >= RAO_PER_TAO // 2, 60, "the payment's credit")
+    wait_until(lambda: balance(public) >= RAO_PER_TAO // 2, PATIENCE_S, "the payment's credit")
     body = json.dumps({"text": "ab", "times": 2})
     answer = curl(public, "/c/mover-moved/say", "-d", body)
     assert answer == {"said": "abab", "token": "hf_hidden"}
@@ -237,10 +238,10 @@ def test_the_caller_reports_a_call(public):
     """`report` finds the call by the id that its answer carried."""
     command = ["curl", "-sS", "-D", "-", "-o", "/dev/null", public.url + "/c/mover-moved/say"]
     command += ["-H", f"Authorization: Bearer {public.key}", "-d", '{"text": "a"}']
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180, check=True)
     invocation_id = re.search(r"(?i)x-chutes-invocationid: ([0-9a-f-]+)", done.stdout)[1]
     arguments = ("report", "--invocation-id", invocation_id, "--reason", "too short")
-    wait_until(lambda: "is reported" in public.run(*arguments), 30, "the call's record")
+    wait_until(lambda: "is reported" in public.run(*arguments), PATIENCE_S, "the call's record")
 
 
 def test_the_chute_and_its_image_are_deleted(public):

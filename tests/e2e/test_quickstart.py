@@ -14,9 +14,10 @@ from chutes_core.base.units import RAO_PER_TAO
 from chutes_core.sdk.config import load_config
 from scripts.chain_look import transfer
 from scripts.localnet import ROOT, wait_until, write_wallet
+from tests.e2e.patience import CALL_S, PATIENCE_S
 
 PAGE = ROOT / "docs" / "quickstart.md"
-BLOCK_TIMEOUT_S = 300
+BLOCK_TIMEOUT_S = 400
 
 
 @pytest.mark.timeout(600)
@@ -98,7 +99,7 @@ def pay(net, environ, address):
     headers = {"Authorization": f"Bearer {key}"}
 
     def credited():
-        answer = httpx.get(environ["CHUTES_API_URL"] + "/users/me", headers=headers, timeout=20)
+        answer = httpx.get(environ["CHUTES_API_URL"] + "/users/me", headers=headers, timeout=CALL_S)
         return answer.json()["balance_rao"] == RAO_PER_TAO
 
-    wait_until(credited, 60, "the payment's credit")
+    wait_until(credited, PATIENCE_S, "the payment's credit")

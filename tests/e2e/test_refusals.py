@@ -10,6 +10,7 @@ import pytest
 from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.wire.control import WantedChute
 from scripts.localnet import ROOT, Localnet, miner_coldkey, miner_hotkey, wait_until, write_wallet
+from tests.e2e.patience import PATIENCE_S
 from tests.e2e.people import rich_user
 from tests.e2e.signed import known_to, launches_of, lease, request_launch, wanted_of
 
@@ -38,7 +39,7 @@ def test_a_dishonest_prover_never_serves(dishonest, number, mode, reason):
         assert all(launch.state != "active" for launch in launches)
         return [launch for launch in launches if launch.state == "gone"]
 
-    wait_until(lambda: bool(ended()), 60, f"the verdict on {mode}")
+    wait_until(lambda: bool(ended()), PATIENCE_S, f"the verdict on {mode}")
     launch = ended()[0]
     assert launch.reason == reason
     assert launch.detail
@@ -103,7 +104,7 @@ def test_a_validator_grants_no_launch_to_a_stand_in(foreign):
     url, hotkey = str(validator.ready["url"]), str(validator.ready["hotkey"])
     foreign.register_miner(2)
     keypair = miner_hotkey(2)
-    wait_until(lambda: known_to(keypair, url, hotkey), 30, "the registration to be read")
+    wait_until(lambda: known_to(keypair, url, hotkey), PATIENCE_S, "the registration to be read")
     mine = lease(keypair, "GPU-1", hotkey, wanted_of(keypair, url, hotkey).block)
     anything = WantedChute(
         chute_id=str(uuid.uuid4()),
@@ -137,7 +138,7 @@ def test_a_coldkey_beside_the_hotkey_stops_the_start(tmp_path, role):
     }
     command = f'exec "{sys.executable}" "{ROOT}/neurons/{role}.py" <&-'
     done = subprocess.run(
-        ["sh", "-c", command], env=environ, capture_output=True, text=True, timeout=60, check=False
+        ["sh", "-c", command], env=environ, capture_output=True, text=True, timeout=180, check=False
     )
     assert done.returncode == 2
     assert "coldkey_present" in done.stderr
