@@ -58,6 +58,8 @@ EXIT_REFUSED = 2
 @click.option("--lease-blocks", type=int, help="length of a lease")
 @click.option("--min-run-seconds", type=float, help="least time of an instance on a lent GPU")
 @click.option("--stand-bys", type=int, help="instances held ready on idle GPUs; 0: none")
+@click.option("--cache-gb", type=int, help="GB of models kept for their next launch; 0: none")
+@click.option("--cache-dir", type=click.Path(path_type=Path), help="where; default: --data-dir")
 @click.option("--drain-seconds", type=float, help="how long calls may go on after SIGTERM")
 @click.option("--operator-host", help="address of /metrics and /status; default: 127.0.0.1")
 @click.option("--operator-port", type=int, help="its port; 0 takes any, and keeps it")

@@ -14,6 +14,7 @@ import resource
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import Any
 
 from docker import DockerClient
 from docker.models.containers import Container as EngineContainer
@@ -32,6 +33,7 @@ EGRESS_LABEL = "chutes.egress"
 PYTHON_LABEL = "chutes.python"
 USER_ID = 10001
 HOME = "/home/chute"
+CACHE = "/cache"
 TMP = "/tmp"  # noqa: S108 - a tmpfs inside the container
 _MIB = 1024 * 1024
 LOG_BYTES, LOG_FILES = 4 * _MIB, 2
@@ -66,6 +68,7 @@ class ContainerSpec:
         egress: a note for whoever finds the container again.
         gpu_uuids: devices; empty for none.
         read_only_mounts: host directory -> place inside.
+        writable_mounts: the same, of folders that are this container's to write to.
         limits: bounds.
         dns: resolvers; without a way out they lead nowhere.
         waits: it gets a line on its stdin later (engine/handover); at the end of that it ends.
@@ -82,6 +85,7 @@ class ContainerSpec:
     limits: Limits
     gpu_uuids: Sequence[str] = ()
     read_only_mounts: Mapping[str, str] = field(default_factory=dict)
+    writable_mounts: Mapping[str, str] = field(default_factory=dict)
     dns: Sequence[str] = ()
     waits: bool = False
 
@@ -155,15 +159,23 @@ class Containers:
         Raises:
             ChutesError: ``image_without_runner``, or the engine's refusal.
         """
-        with explained("look at an image"):
-            labels = self._client.api.inspect_image(image)["Config"].get("Labels") or {}
-        python = str(labels.get(PYTHON_LABEL, ""))
+        python = str((self._config(image).get("Labels") or {}).get(PYTHON_LABEL, ""))
         if not python.startswith("/"):
             raise Invalid(
                 "image_without_runner",
                 f"image {image} has no label {PYTHON_LABEL}: no validator has built it",
             )
         return python
+
+    def defines(self, image: str, variable: str) -> bool:
+        """Tell whether an image sets an environment variable itself.
+
+        Raises:
+            ChutesError: the engine's refusal.
+        """
+        return any(
+            one.partition("=")[0] == variable for one in self._config(image).get("Env") or ()
+        )
 
     def output(self, container_id: str, *, max_lines: int) -> str:
         """Return the last lines of what a container wrote.
@@ -224,6 +236,11 @@ class Containers:
             return False
         disconnect(self._client, outside, seen.container_id)
         return True
+
+    def _config(self, image: str) -> dict[str, Any]:
+        with explained("look at an image"):
+            found: dict[str, Any] = self._client.api.inspect_image(image)["Config"]
+        return found
 
     def _create(self, spec: ContainerSpec) -> str:
         api = self._client.api
@@ -306,12 +323,15 @@ def host_options(spec: ContainerSpec) -> dict[str, object]:
             type=LogConfig.types.JSON,
             config={"max-size": str(LOG_BYTES), "max-file": str(LOG_FILES)},
         ),
-        "mounts": [
-            Mount(target, source, type="bind", read_only=True)
-            for source, target in spec.read_only_mounts.items()
-        ],
+        "mounts": [*_mounts(spec.read_only_mounts, True), *_mounts(spec.writable_mounts, False)],
         "device_requests": device_requests(spec.gpu_uuids),
     }
+
+
+def _mounts(places: Mapping[str, str], read_only: bool) -> list[Mount]:
+    return [
+        Mount(target, source, type="bind", read_only=read_only) for source, target in places.items()
+    ]
 
 
 def name_of(owner: str, launch_id: str) -> str:

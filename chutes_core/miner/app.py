@@ -18,6 +18,7 @@ from chutes_core.base.errors import Forbidden, Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
+from chutes_core.miner.cache.opening import open_folders
 from chutes_core.miner.chain_view import Chain
 from chutes_core.miner.checks import check_chain
 from chutes_core.miner.host import DataDir, raise_open_files
@@ -35,6 +36,7 @@ _CLOSE_S = 1.5
 _WATCH_S = 2.0
 _HEALTH_S = 10.0
 _HOUSEKEEPING_S = 60.0
+_CACHE_S = 10.0
 _SPACING_S = 0.1
 """The least time between two rounds, whatever wakes them."""
 Connect = Callable[[str, int], Chain]
@@ -71,7 +73,10 @@ async def run(settings: MinerSettings, *, connect: Connect = ChainClient.connect
             gpus=await asyncio.to_thread(gpu_count, settings),
         )
         stack.push_async_callback(hosting.close)
-        return await Miner(Ground(settings, keys, chain, data, store, api, hosting)).run()
+        folders = await asyncio.to_thread(open_folders, settings)
+        stack.callback(folders.close)
+        ground = Ground(settings, keys, chain, data, store, api, hosting, folders)
+        return await Miner(ground).run()
 
 
 class Miner:
@@ -93,6 +98,7 @@ class Miner:
             loop.add_signal_handler(number, self._stop.set)
         await self._parts.relay.start(self._parts.sockets.relay)
         await self._parts.operator.start()
+        await self._parts.cache.begin()
         await self._parts.deployer.adopt()
         try:
             await self._await_registration()
@@ -144,6 +150,7 @@ class Miner:
         self._loops.every(min(poll_s, _WATCH_S), "watch", self._watch)
         self._loops.every(_WATCH_S, "stand-bys", self._parts.stand_bys.keep)
         self._loops.every(_HEALTH_S, "health", self._look_at_health)
+        self._loops.every(_CACHE_S, "model cache", self._parts.cache.look)
         self._loops.every(_HEALTH_S, "attempts", self._look_at_attempts)
         self._loops.every(_HOUSEKEEPING_S, "housekeeping", self._housekeeping)
         try:

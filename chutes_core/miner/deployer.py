@@ -15,13 +15,14 @@ from loguru import logger
 from chutes_core.base.clock import Clock, SystemClock
 from chutes_core.base.errors import ChutesError, ProtocolError
 from chutes_core.miner.backoff import BackOff
+from chutes_core.miner.cache.folders import Key
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.ending import DRAIN_GRACE_S, Endings
 from chutes_core.miner.follower import Follower
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.live import Books, Live
 from chutes_core.miner.placement import Launch, Running, Stop
-from chutes_core.miner.reasons import MINER_ENDED
+from chutes_core.miner.reasons import CACHE_OVERRUN, MINER_ENDED, MINER_FAILED
 from chutes_core.miner.relay import Relay
 from chutes_core.miner.reports import Reports
 from chutes_core.miner.runtime.base import Runtime
@@ -101,7 +102,10 @@ class Deployer:
         if self.draining:
             return
         self.books.ask(action)
-        self._spawn(self._launch(action, validator, leases))
+        tried = _Try(action, validator)
+        self._spawn(
+            self._launch(tried, leases), lambda error: self._spawn(self._broke(tried, error))
+        )
 
     def stop(self, action: Stop) -> None:
         """End a launch in a task of its own, drained first where the plan says so."""
@@ -112,6 +116,13 @@ class Deployer:
             self._spawn(self._endings.leave(live, action.reason, ""))
         else:
             self._spawn(self._endings.end(live, action.reason, ""))
+
+    def end_overrun(self, key: Key, detail: str) -> None:
+        """End every launch of a chute whose models overran their bound, undrained: a disk fills."""
+        for live in list(self.books.live.values()):
+            record = live.record
+            if Key(record.validator_hotkey, record.chute_id) == key and not live.over:
+                self._spawn(self._endings.end(live, CACHE_OVERRUN, detail))
 
     async def adopt(self) -> None:
         """Take over what a former process of this miner left running; end what cannot go on."""
@@ -142,19 +153,22 @@ class Deployer:
         await asyncio.gather(*ends)
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _launch(self, action: Launch, validator: Validator, leases: Sequence[Lease]) -> None:
+    async def _launch(self, tried: "_Try", leases: Sequence[Lease]) -> None:
+        action, validator = tried.action, tried.validator
         chute_id = action.chute.chute_id
         log = logger.bind(validator=validator.hotkey, chute_id=chute_id)
         try:
-            grant = await self._launcher.ask(action, validator, leases)
-            live = self._take(grant, action, validator)
+            grant = tried.grant = await self._launcher.ask(action, validator, leases)
+            live = tried.live = self._take(grant, action, validator)
         except ChutesError as error:
             wait_s = self._backoff.failed(validator.hotkey, chute_id, error.code)
             log.bind(code=error.code, wait_s=wait_s).info("launch was refused: {}", error.message)
             return
         finally:
             self.books.answered(action)
-        log.bind(launch_id=grant.launch_id, gpus=grant.gpu_uuids).info("launch was granted")
+        log.bind(launch_id=grant.launch_id, gpus=grant.gpu_uuids, reason=action.reason).info(
+            "launch was granted"
+        )
         if self.draining:
             await self._endings.end(live, MINER_ENDED, "the miner is stopping")
             return
@@ -165,6 +179,18 @@ class Deployer:
             await self._endings.end(live, error.code, _said(error))
         except OSError as error:
             await self._endings.end(live, "host_failed", str(error))
+
+    async def _broke(self, tried: "_Try", error: BaseException) -> None:
+        """End what came of a launch at once, when its task died of something unforeseen."""
+        action, validator = tried.action, tried.validator
+        said = f"{type(error).__name__}: {error}"
+        if tried.live is not None:
+            tried.live.failure = said  # should its end break off, too: the next look tries again
+            await self._endings.end(tried.live, MINER_FAILED, said)
+            return
+        self._backoff.failed(validator.hotkey, action.chute.chute_id, MINER_FAILED)
+        if tried.grant is not None:
+            await self._reports.failed(validator, tried.grant.launch_id, said)
 
     def _take(self, grant: LaunchGrant, action: Launch, validator: Validator) -> Live:
         known = self.books.live
@@ -203,15 +229,31 @@ class Deployer:
         await self._reports.listening(validator, grant.launch_id, ready.public_key)
         logger.bind(launch_id=grant.launch_id, port=ready.port).info("instance listened")
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(
+        self,
+        work: Coroutine[None, None, None],
+        broke: Callable[[BaseException], None] = lambda error: None,
+    ) -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
-        task.add_done_callback(self._finished)
+        task.add_done_callback(lambda done: self._finished(done, broke))
 
-    def _finished(self, task: "asyncio.Task[None]") -> None:
+    def _finished(self, task: "asyncio.Task[None]", broke: Callable[[BaseException], None]) -> None:
         self._tasks.discard(task)
-        if not task.cancelled() and task.exception() is not None:
-            logger.opt(exception=task.exception()).bind(code="internal").error("launch task failed")
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            logger.opt(exception=error).bind(code="internal").error("launch task failed")
+            broke(error)
+
+
+@dataclasses.dataclass
+class _Try:
+    """One launch that is being tried, as far as it has come."""
+
+    action: Launch
+    validator: Validator
+    grant: LaunchGrant | None = None
+    live: Live | None = None
 
 
 def _said(error: ChutesError) -> str:

@@ -11,6 +11,7 @@ from chutes_core.base.errors import Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.miner.attempts import AttemptWatch
 from chutes_core.miner.backoff import BackOff
+from chutes_core.miner.cache.model_cache import ModelCache
 from chutes_core.miner.chain_view import ChainView
 from chutes_core.miner.deployer import Deployer
 from chutes_core.miner.discovery import Directory
@@ -26,6 +27,7 @@ from chutes_core.miner.status import (
     NodeStatus,
     ValidatorStatus,
     Waiting,
+    cache_report,
     end_reports,
     gpu_statuses,
     launch_reports,
@@ -54,6 +56,7 @@ class Desk:
         meter: TransferMeter,
         attempts: AttemptWatch,
         pulls: Pulls,
+        cache: ModelCache,
         loops: Loops,
         clock: Clock,
     ) -> None:
@@ -71,6 +74,7 @@ class Desk:
         self._meter = meter
         self._attempts = attempts
         self._pulls = pulls
+        self._cache = cache
         self._loops = loops
         self._clock = clock
 
@@ -115,6 +119,7 @@ class Desk:
             relay_carried=self._relay.counts.carried,
             relay_refused=dict(self._relay.counts.refused),
             pulls=pull_reports(self._pulls.under_way()),
+            cache=cache_report(self._cache.facts()),
             host=host_facts(self._data, self._meter),
         )
 

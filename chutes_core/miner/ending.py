@@ -66,13 +66,16 @@ class Endings:
         if live.ending or live.leaving:
             return
         live.leaving = True
-        if (
-            live.word == "active"
-            and within_s > 0
-            and await self._reports.leaving(live.record, reason)
-        ):
-            await self._exited(live, within_s)
-        await self.end(live, reason, detail, DRAIN_GRACE_S)
+        try:
+            if (
+                live.word == "active"
+                and within_s > 0
+                and await self._reports.leaving(live.record, reason)
+            ):
+                await self._exited(live, within_s)
+            await self.end(live, reason, detail, DRAIN_GRACE_S)
+        finally:
+            live.leaving = False
 
     async def end(
         self, live: Live, reason: str, detail: str, grace_s: float = STOP_GRACE_S
@@ -81,6 +84,13 @@ class Endings:
         if live.ending:
             return
         live.ending = True
+        try:
+            await self._end(live, reason, detail, grace_s)
+        finally:
+            if not live.over:  # it broke off: whoever comes next must be able to end it
+                live.ending = False
+
+    async def _end(self, live: Live, reason: str, detail: str, grace_s: float) -> None:
         await _cancel(live.task)
         if live.end_reason in LEFT_IN_PEACE and live.active_since_us:
             await self._exited(live, LEAVE_S)  # its validator has told it to finish its calls

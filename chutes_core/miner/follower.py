@@ -16,7 +16,7 @@ from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.ending import DRAIN_GRACE_S, Endings
 from chutes_core.miner.live import Books, Live
-from chutes_core.miner.reasons import MINER_RESTARTED, UNKNOWN_LAUNCH, reason_of
+from chutes_core.miner.reasons import MINER_FAILED, MINER_RESTARTED, UNKNOWN_LAUNCH, reason_of
 from chutes_core.miner.reports import Reports
 from chutes_core.miner.runtime.base import Ended, Runtime
 from chutes_core.miner.store import MinerStore
@@ -78,13 +78,25 @@ class Follower:
         await self._runtime.refresh()
         await self._remove_orphans()
         await asyncio.gather(*(self._compare(validator) for validator in validators))
-        for live in list(self._books.live.values()):
-            if live.over:
-                await self._endings.tell(live)
-            elif live.record.state == "listening" and not live.ending:
-                ended = self._runtime.ended(live.record.launch_id)
-                if ended is not None:
-                    await self._endings.end(live, reason_of(ended), "the instance has ended")
+        looks = (self._look(live) for live in list(self._books.live.values()))
+        broken = [
+            error
+            for error in await asyncio.gather(*looks, return_exceptions=True)
+            if error is not None
+        ]
+        if broken:  # one that cannot be ended now holds up no other
+            raise broken[0]
+
+    async def _look(self, live: Live) -> None:
+        """Tell an end that was not heard; end what has ended."""
+        if live.over:
+            await self._endings.tell(live)
+        elif live.failure and not live.ending:
+            await self._endings.end(live, MINER_FAILED, live.failure)
+        elif live.record.state == "listening" and not live.ending:
+            ended = self._runtime.ended(live.record.launch_id)
+            if ended is not None:
+                await self._endings.end(live, reason_of(ended), "the instance has ended")
 
     async def _compare(self, validator: Validator) -> None:
         """Follow one validator's list of this miner's launches."""

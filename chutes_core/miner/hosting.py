@@ -27,7 +27,8 @@ from chutes_core.miner.launcher import Images
 from chutes_core.miner.pulls import Pulls
 from chutes_core.miner.runtime.base import ImageBundle, Runtime
 from chutes_core.miner.runtime.beside import WithSystemRunner
-from chutes_core.miner.runtime.docker import DockerRuntime, InstanceLimits
+from chutes_core.miner.runtime.docker import DockerRuntime
+from chutes_core.miner.runtime.docker_describe import InstanceLimits
 from chutes_core.miner.runtime.process import ProcessRuntime
 from chutes_core.miner.runtime.registries import Registries
 from chutes_core.miner.runtime.walls import Walls

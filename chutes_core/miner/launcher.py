@@ -6,6 +6,7 @@ holds the grant's public facts only; nothing of the miner's own settings or keys
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from chutes_core.base.errors import ProtocolError
@@ -22,6 +23,7 @@ from chutes_core.miner.runtime.base import (
 from chutes_core.miner.validator_api import ValidatorApi
 from chutes_core.wire.control import GpuClaim, ImageRef, LaunchGrant, LaunchRequest
 from chutes_core.wire.lease import Lease
+from chutes_core.wire.system import NO_IMAGE_SHA256
 
 
 class Images(Protocol):
@@ -40,6 +42,22 @@ class Images(Protocol):
         ...
 
 
+class Cache(Protocol):
+    """Where chutes keep their models from launch to launch."""
+
+    async def lend(self, validator_hotkey: str, chute_id: str, gpu_count: int) -> Path | None:
+        """Return the folder for a launch, or None."""
+        ...
+
+
+class NoCache:
+    """No folder for anybody."""
+
+    async def lend(self, validator_hotkey: str, chute_id: str, gpu_count: int) -> Path | None:
+        """Return None."""
+        return None
+
+
 class Launcher:
     """Asks for launches and starts what was granted."""
 
@@ -52,12 +70,14 @@ class Launcher:
         images: Images,
         graval_python: str,
         started: Callable[[InstanceSpec], None] = lambda spec: None,
+        cache: Cache | None = None,
     ) -> None:
         self._node = node
         self._runtime = runtime
         self._api = api
         self._images = images
         self._started = started
+        self._cache = cache or NoCache()
         self._devices = frozenset(gpu.uuid for gpu in node.gpus if not gpu.stand_in)
         self._graval_python = graval_python
 
@@ -99,10 +119,16 @@ class Launcher:
             gpu_count=len(grant.gpu_uuids),
             device_uuids=tuple(u for u in grant.gpu_uuids if u in self._devices),
             allow_egress=grant.allow_external_egress,
+            cache=await self._folder(grant, validator),
         )
         await self._runtime.start(spec)
         self._started(spec)
         return await self._runtime.wait_ready(grant.launch_id, grant.listen_deadline_s)
+
+    async def _folder(self, grant: LaunchGrant, validator: Validator) -> Path | None:
+        if grant.image.sha256 == NO_IMAGE_SHA256:
+            return None
+        return await self._cache.lend(validator.hotkey, grant.chute_id, len(grant.gpu_uuids))
 
     async def _image(self, image: ImageRef, validator: Validator) -> PreparedImage:
         known = await self._runtime.known(image)

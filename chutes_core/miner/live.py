@@ -6,11 +6,12 @@ asked for until its instance is really gone.
 """
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from chutes_core.base.errors import NotFound
 from chutes_core.base.loops import Signal
+from chutes_core.miner.cache.folders import Key
 from chutes_core.miner.placement import Launch, Running
 from chutes_core.miner.shares import Tenant
 from chutes_core.miner.store import LaunchRecord
@@ -34,6 +35,7 @@ class Live:
         since_us: monotonic time of its grant, or of its adoption.
         active_since_us: monotonic time at which it was first seen active; 0 before.
         rao_per_hour: what its chute's users pay for it.
+        failure: what nobody has foreseen and what therefore ends it; "" for nothing.
     """
 
     record: LaunchRecord
@@ -46,6 +48,7 @@ class Live:
     since_us: int = 0
     active_since_us: int = 0
     rao_per_hour: int = 0
+    failure: str = ""
 
     @property
     def over(self) -> bool:
@@ -135,6 +138,18 @@ class Books:
             if not run.admission
             for gpu in run.gpu_uuids
         }
+
+    def using(self) -> dict[Key, int]:
+        """Return (validator, chute id) -> GPUs, of the launches whose instances may write models.
+
+        One that has ended is not over before its instance is gone.
+        """
+        found: Counter[Key] = Counter()
+        for live in self.live.values():
+            record = live.record
+            if not live.over and not is_admission(record.chute_id):
+                found[Key(record.validator_hotkey, record.chute_id)] += len(record.gpu_uuids)
+        return dict(found)
 
     def taken(self) -> int:
         """Return how many GPUs serve a launch, prove beside one, or are offered for one."""

@@ -85,6 +85,21 @@ def _gpus(status: NodeStatus) -> Iterable[Metric]:
         launches.add_metric([state], states.count(state))
     yield from (idle, used, problem, launches)
     yield from _pulls(status)
+    yield from _cache(status)
+
+
+def _cache(status: NodeStatus) -> Iterable[Metric]:
+    cache = status.cache
+    yield _gauge("cache_used_bytes", "What all models take.", value=cache.used_bytes)
+    yield _gauge("cache_most_bytes", "The bound of that; 0: no cache.", value=cache.most_bytes)
+    yield _gauge("cache_folders", "Chutes whose models are here.", value=len(cache.folders))
+    evicted = _counter("cache_evicted", "Folders of models that went, by reason.", ["reason"])
+    for reason, count in cache.evicted.items():
+        evicted.add_metric([reason], count)
+    launches = _counter("cache_launches", "Launches that found models here, or none.", ["found"])
+    for found, count in cache.launches.items():
+        launches.add_metric([found], count)
+    yield from (evicted, launches)
 
 
 def _pulls(status: NodeStatus) -> Iterable[Metric]:

@@ -17,10 +17,11 @@ from chutes_core.miner.doctor.report import Report
 from chutes_core.miner.host import remembered_ports
 from chutes_core.miner.operator_http import TOKEN_FILE
 from chutes_core.miner.settings import MinerSettings
-from chutes_core.miner.status import GpuStatus, NodeStatus
+from chutes_core.miner.status import CacheReport, GpuStatus, NodeStatus
 
 EXIT_NOT_RUNNING = 5
 _TIMEOUT_S = 10
+_FOLDERS_SHOWN = 10
 
 
 def doctor(settings: MinerSettings, *, connect: Connect = ChainClient.connect) -> Report:
@@ -97,6 +98,16 @@ def _gpu(gpu: GpuStatus) -> str:
     return f"  {gpu.uuid} {gpu.gpu_class}: {state}{trouble}"
 
 
+def _cache(cache: CacheReport) -> Iterable[str]:
+    if not cache.most_bytes:
+        return
+    chutes = len(cache.folders)
+    yield f"  model cache: {cache.used_bytes} of {cache.most_bytes} bytes, {chutes} chutes"
+    for one in cache.folders[:_FOLDERS_SHOWN]:
+        used = f"on {one.gpus} GPUs now" if one.gpus else "not in use"
+        yield f"  models of chute {one.chute_id}: {one.used_bytes} bytes, {used}"
+
+
 def _rest(status: NodeStatus) -> Iterable[str]:
     for launch in status.launches:
         yield (
@@ -109,6 +120,7 @@ def _rest(status: NodeStatus) -> Iterable[str]:
             f"  fetches {pull.name} ({pull.source}): {pull.got_bytes} of"
             f" {pull.total_bytes or 'unknown'} bytes, {pull.percent} %{went_on}"
         )
+    yield from _cache(status.cache)
     for one in status.waiting:
         yield f"  waits {one.seconds} s with chute {one.chute_id}: {one.reason}"
     for validator in status.validators:

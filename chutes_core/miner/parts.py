@@ -10,8 +10,13 @@ from dataclasses import dataclass
 from chutes_core.base.clock import Clock, SystemClock
 from chutes_core.base.loops import Loops
 from chutes_core.chain.keys import NeuronKeys
+from chutes_core.engine.run import CACHE
 from chutes_core.miner.attempts import AttemptWatch
 from chutes_core.miner.backoff import BackOff
+from chutes_core.miner.cache.folders import Folders
+from chutes_core.miner.cache.hidden import hidden_bytes
+from chutes_core.miner.cache.model_cache import ModelCache
+from chutes_core.miner.cache.opening import bounds_of
 from chutes_core.miner.chain_view import CallerPolicy, Chain, ChainView
 from chutes_core.miner.checks import axon_ip, check_bundle
 from chutes_core.miner.deployer import Deployer
@@ -47,6 +52,7 @@ class Ground:
     store: MinerStore
     api: HttpValidatorApi
     hosting: Hosting
+    folders: Folders
 
 
 @dataclass(frozen=True)
@@ -74,6 +80,7 @@ class Parts:
     scheduler: Scheduler
     wakes: Wakes
     stand_bys: StandBys
+    cache: ModelCache
     kernel: KernelLog
     health: HealthWatch
     attempts: AttemptWatch
@@ -101,8 +108,17 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         graval_python=settings.prover_python,
         idle=lambda: 0 if deployer.draining else len(node.gpus) - deployer.books.taken(),
         clock=clock,
+        binds_cache=hosting.runtime.name == "docker",
     )
-    deployer = _deployer(ground, node, relay, backoff, directory, clock, stand_bys)
+    cache = ModelCache(
+        ground.folders,
+        bounds_of(settings, len(node.gpus)),
+        in_use=lambda: deployer.books.using(),
+        overran=lambda key, said: deployer.end_overrun(key, said),
+        clock=clock,
+        hidden=lambda files: hidden_bytes(files, CACHE) if settings.runtime == "docker" else 0,
+    )
+    deployer = _deployer(ground, node, relay, backoff, directory, clock, stand_bys, cache)
     kernel = KernelLog()
     health = HealthWatch(node.gpus, read_vitals, kernel.xids)
     scheduler = Scheduler(
@@ -117,6 +133,7 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         # a container keeps the devices it was started with: idle ones must stay outside
         prove_beside=hosting.runtime.name == "process",
         unwell=health.unwell,
+        warm_models=cache.warm,
         min_run_s=settings.min_run_seconds,
         clock=clock,
     )
@@ -137,6 +154,7 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         meter=hosting.meter,
         attempts=hosting.attempts,
         pulls=hosting.pulls,
+        cache=cache,
         loops=loops,
         clock=clock,
     )
@@ -151,8 +169,9 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         book=book,
         deployer=deployer,
         scheduler=scheduler,
-        wakes=Wakes(ground.api, lambda: directory.validators, deployer.books.news),
+        wakes=Wakes(ground.api, lambda: directory.validators, deployer.books.news, clock=clock),
         stand_bys=stand_bys,
+        cache=cache,
         kernel=kernel,
         health=health,
         attempts=hosting.attempts,
@@ -205,6 +224,7 @@ def _deployer(
     directory: Directory,
     clock: Clock,
     stand_bys: StandBys,
+    cache: ModelCache,
 ) -> Deployer:
     hosting = ground.hosting
     launcher = Launcher(
@@ -214,6 +234,7 @@ def _deployer(
         images=hosting.images,
         graval_python=ground.settings.prover_python,
         started=stand_bys.note,
+        cache=cache,
     )
     return Deployer(
         launcher=launcher,

@@ -1,16 +1,19 @@
 """What to start and what to stop: a pure plan from what is wanted, leased and running.
 
-Path: wanted lists of the validators -> `plan` -> deployer. Order of preference: an image that is
-already here, then the higher price per GPU, then the id (so that the answer never depends on the
-order of its inputs). A validator that wants node attestations gets one of all its idle GPUs at
-once, before anything is placed on those that it has not admitted. Invariants
+Path: wanted lists of the validators -> `plan` -> deployer. Order of preference: the bounty, which
+grows while callers wait; then an image that is already here; then models that are; then the higher
+price per GPU, then the id (so that the answer never depends on the order of its inputs). All that
+is decided within what is leased to a validator: what one says of its bounties moves its own wishes
+about, and never a GPU (`shares` does not know them). A validator that wants node attestations gets
+one of all its idle GPUs at once, before anything is placed on those that it has not admitted.
+Invariants
 (tests/property/test_placement_plan.py): no GPU is given twice, a launch only takes GPUs leased to
 its own validator, classes and counts are met, and applying a plan leads to a state for which the
 plan is empty.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from chutes_core.wire.control import AdmissionWanted, WantedChute
@@ -58,6 +61,7 @@ class Running:
 class World:
     """Everything that a plan depends on.
 
+    ``warm_models`` holds (validator, chute id) pairs whose models are in this host's cache;
     ``backing_off`` holds (validator, chute id) pairs that failed lately; ``admissions`` what
     validators say of node attestations, and nothing of those that want none; ``prove_beside``
     tells whether idle GPUs can prove beside an instance; ``departing`` maps launches that must
@@ -69,6 +73,7 @@ class World:
     running: tuple[Running, ...]
     wanted: Mapping[str, tuple[WantedChute, ...]]
     warm_images: frozenset[str] = frozenset()
+    warm_models: frozenset[tuple[str, str]] = frozenset()
     backing_off: frozenset[tuple[str, str]] = frozenset()
     admissions: Mapping[str, AdmissionWanted] = field(default_factory=dict)
     prove_beside: bool = False
@@ -80,13 +85,15 @@ class World:
 class Launch:
     """Ask the validator for a launch of this chute (or the system chute) on these GPUs.
 
-    ``idle_gpus`` prove beside them and get no chute.
+    ``idle_gpus`` prove beside them and get no chute. ``reason`` says what spoke for it, in the
+    order in which wishes are weighed.
     """
 
     validator_hotkey: str
     chute: WantedChute | AdmissionWanted
     gpu_uuids: tuple[str, ...]
     idle_gpus: tuple[str, ...] = ()
+    reason: str = ""
 
 
 @dataclass(frozen=True)
@@ -134,7 +141,7 @@ def plan(world: World) -> Plan:
                 unplaced.append(NoFit(validator, chute.chute_id, fit))
                 break
             busy.update(fit)
-            placed.append(Launch(validator, chute, fit))
+            placed.append(Launch(validator, chute, fit, reason=_merits(world, validator, chute)))
     if world.prove_beside:
         placed = [_with_idle(world, launch, busy) for launch in placed]
     return Plan((*stops, *launches, *placed), tuple(unplaced))
@@ -164,7 +171,7 @@ def _attestations(world: World, busy: set[str]) -> list[Launch]:
         if waiting or validator in world.outdated or set(free) <= set(wanted.admitted):
             continue
         busy.update(free)
-        launches.append(Launch(validator, wanted, free))
+        launches.append(Launch(validator, wanted, free, reason="attestation"))
     return launches
 
 
@@ -176,17 +183,29 @@ def _with_idle(world: World, launch: Launch, busy: set[str]) -> Launch:
         if slot.lessee == launch.validator_hotkey and slot.gpu_uuid not in busy and slot.well
     )
     busy.update(idle)
-    return Launch(launch.validator_hotkey, launch.chute, launch.gpu_uuids, idle)
+    return replace(launch, idle_gpus=idle)
 
 
 def _ranked(world: World) -> list[tuple[str, WantedChute]]:
-    def key(item: tuple[str, WantedChute]) -> tuple[bool, int, str, str]:
+    def key(item: tuple[str, WantedChute]) -> tuple[int, bool, bool, int, str, str]:
         validator, chute = item
-        cold = chute.image_id not in world.warm_images
-        return cold, -(chute.rao_per_hour // chute.gpu_count), chute.chute_id, validator
+        cold_image = chute.image_id not in world.warm_images
+        cold_models = (validator, chute.chute_id) not in world.warm_models
+        price = chute.rao_per_hour // chute.gpu_count
+        return -chute.bounty, cold_image, cold_models, -price, chute.chute_id, validator
 
     pairs = [(v, chute) for v, chutes in world.wanted.items() for chute in chutes]
     return sorted(pairs, key=key)
+
+
+def _merits(world: World, validator: str, chute: WantedChute) -> str:
+    """Return what speaks for a wish, for the log."""
+    merits = [f"bounty {chute.bounty}"] if chute.bounty else []
+    if chute.image_id in world.warm_images:
+        merits.append("warm image")
+    if (validator, chute.chute_id) in world.warm_models:
+        merits.append("warm models")
+    return ", ".join([*merits, f"{chute.rao_per_hour // chute.gpu_count} rao an hour per GPU"])
 
 
 def _fit(

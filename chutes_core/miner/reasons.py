@@ -17,6 +17,8 @@ SHARE_RETURNED = "share_returned"
 LEASE_LAPSED = "lease_lapsed"
 GPU_UNHEALTHY = "gpu_unhealthy"
 OUTDATED = "miner_outdated"
+MINER_FAILED = "miner_failed"
+CACHE_OVERRUN = "cache_overrun"
 
 # Ends that say nothing against the chute on this node: it may be started again at once.
 NO_FAULT = frozenset(

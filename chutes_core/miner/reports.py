@@ -11,13 +11,14 @@ from loguru import logger
 
 from chutes_core.base.errors import ChutesError, NotFound
 from chutes_core.miner.discovery import Validator
-from chutes_core.miner.reasons import MINER_LOST
+from chutes_core.miner.reasons import MINER_FAILED, MINER_LOST
 from chutes_core.miner.store import LaunchRecord
 from chutes_core.miner.validator_api import ValidatorApi
 from chutes_core.wire.control import LaunchEvent
 
 _LISTENING_TRIES = 5
 _RETRY_S = 1.0
+_DETAIL_CHARS = 800
 _PASSING = frozenset({"peer_unreachable", "peer_timeout"})
 
 
@@ -60,6 +61,11 @@ class Reports:
     async def lost(self, validator: Validator, launch_id: str) -> None:
         """Free a launch that the validator holds open and this miner knows nothing of."""
         event = LaunchEvent(event="gone", reason=MINER_LOST, detail="the miner lost this launch")
+        await self._once(validator, launch_id, event)
+
+    async def failed(self, validator: Validator, launch_id: str, detail: str) -> None:
+        """Free a launch that was granted and is not in the store."""
+        event = LaunchEvent(event="gone", reason=MINER_FAILED, detail=detail[:_DETAIL_CHARS])
         await self._once(validator, launch_id, event)
 
     async def gone(self, record: LaunchRecord) -> bool:

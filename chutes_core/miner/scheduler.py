@@ -45,6 +45,7 @@ class Scheduler:
         api: to ask validators.
         prove_beside: idle GPUs can prove beside an instance.
         unwell: GPUs that should run nothing now.
+        warm_models: (validator, chute id) pairs whose models are here.
         min_run_s: the least time that an instance on a lent GPU gets.
         unheard_s: a silent validator's leases are prolonged for that long.
         clock: monotonic.
@@ -63,6 +64,7 @@ class Scheduler:
         api: ValidatorApi,
         prove_beside: bool = False,
         unwell: Callable[[], frozenset[str]] = frozenset,
+        warm_models: Callable[[], frozenset[tuple[str, str]]] = frozenset,
         min_run_s: float = MIN_RUN_S,
         unheard_s: float = UNHEARD_S,
         clock: Clock | None = None,
@@ -77,6 +79,7 @@ class Scheduler:
         self._backoff = backoff
         self._api = api
         self._unwell = unwell
+        self._warm_models = warm_models
         self._min_run_s = min_run_s
         self._unheard_s = unheard_s
         self._clock = clock or SystemClock()
@@ -206,6 +209,7 @@ class Scheduler:
             running=running,
             wanted={hotkey: listed.wanted for hotkey, listed in lists.items()},
             warm_images=self._runtime.warm_images(),
+            warm_models=self._warm_models(),
             backing_off=self._backoff.waiting(),
             admissions={
                 hotkey: listed.admission

@@ -66,6 +66,15 @@ class MinerSettings(RoleSettings):
     stand_bys: int = Field(
         default=1, ge=0, le=64, description="instances held ready on idle GPUs; 0: none"
     )
+    cache_gb: int = Field(
+        default=100,
+        ge=0,
+        le=1_000_000,
+        description="GB of models that chutes find again at their next launch here; 0: none",
+    )
+    cache_dir: Path | None = Field(
+        default=None, description="where the model cache lies; data_dir unless set"
+    )
     keep_images: int = Field(default=20, ge=1, le=10_000)
     declare_gpu: str = ""
     validators: str = "auto"
@@ -97,6 +106,12 @@ class MinerSettings(RoleSettings):
     def data_path(self) -> Path:
         """Return the data directory with ``~`` resolved."""
         return self.data_dir.expanduser().resolve()
+
+    @property
+    def cache_path(self) -> Path:
+        """Return the directory of the model cache, which holds nothing else."""
+        place = self.cache_dir.expanduser().resolve() if self.cache_dir else self.data_path
+        return place / "model-cache"
 
     @property
     def wallet_dir(self) -> Path:

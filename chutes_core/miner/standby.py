@@ -24,6 +24,7 @@ class StandBys:
         graval_python: the interpreter of provers outside of containers.
         idle: how many GPUs serve nobody now.
         clock: monotonic.
+        binds_cache: the runtime mounts a chute's model cache when it makes a stand-by, not later.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class StandBys:
         graval_python: str,
         idle: Callable[[], int],
         clock: Clock,
+        binds_cache: bool = False,
     ) -> None:
         self._runtime = runtime
         self._most = most
         self._graval_python = graval_python
         self._idle = idle
         self._clock = clock
+        self._binds_cache = binds_cache
         self._lately: dict[StandBy, int] = {}
 
     def note(self, spec: InstanceSpec) -> None:
@@ -52,6 +55,7 @@ class StandBys:
             allow_egress=spec.allow_egress,
             declared=not spec.device_uuids,
             graval_python=self._graval_python,
+            cache=spec.cache if self._binds_cache else None,
         )
         self._lately.pop(stand_by, None)
         self._lately[stand_by] = self._clock.monotonic_us()

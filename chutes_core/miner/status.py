@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from pydantic import Field
 
+from chutes_core.miner.cache.model_cache import CacheFacts
 from chutes_core.miner.departures import Promise
 from chutes_core.miner.inventory import Node
 from chutes_core.miner.live import End, Live
@@ -106,6 +107,27 @@ class PullReport(Message):
     percent: int
 
 
+class ModelFolder(Message):
+    """The models of one chute; ``gpus`` of its instances use them now."""
+
+    validator: str
+    chute_id: str
+    used_bytes: int
+    used_at_s: int
+    gpus: int
+
+
+class CacheReport(Message):
+    """The model cache; a folder in use may hold ``part_bytes`` for each of its GPUs."""
+
+    used_bytes: int = 0
+    most_bytes: int = 0
+    part_bytes: int = 0
+    folders: tuple[ModelFolder, ...] = ()
+    evicted: dict[str, int] = Field(default_factory=dict)
+    launches: dict[str, int] = Field(default_factory=dict)
+
+
 class NodeStatus(Message):
     """Everything at once."""
 
@@ -133,6 +155,7 @@ class NodeStatus(Message):
     relay_carried: int
     relay_refused: dict[str, int]
     pulls: tuple[PullReport, ...] = ()
+    cache: CacheReport = CacheReport()
     host: HostFacts = Field()
 
 
@@ -198,6 +221,27 @@ def pull_reports(pulls: Iterable[Pull]) -> tuple[PullReport, ...]:
             percent=pull.percent,
         )
         for pull in pulls
+    )
+
+
+def cache_report(facts: CacheFacts) -> CacheReport:
+    """Return the model cache, the folder used last first."""
+    return CacheReport(
+        used_bytes=facts.used_bytes,
+        most_bytes=facts.bounds.most_bytes,
+        part_bytes=facts.bounds.part_bytes,
+        folders=tuple(
+            ModelFolder(
+                validator=one.key.validator_hotkey,
+                chute_id=one.key.chute_id,
+                used_bytes=one.used_bytes,
+                used_at_s=one.used_at_s,
+                gpus=one.gpus,
+            )
+            for one in sorted(facts.folders, key=lambda one: (-one.used_at_s, one.key))
+        ),
+        evicted=dict(facts.evicted),
+        launches=dict(facts.launches),
     )
 
 

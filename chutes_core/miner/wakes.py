@@ -1,22 +1,29 @@
 """Listens at every validator for more to be wanted, so that a round begins then and not at a poll.
 
 Path: directory -> `listen`, a loop's call -> validators' GET /miner/wake -> `again` -> app.py's
-round. Invariant: this is a hint and nothing else: whatever is lost here, the poll finds.
+round. Invariants: this is a hint and nothing else: whatever is lost here, the poll finds; and no
+validator is heard more often than `PER_S` in the long run, whatever it answers, for each round
+costs this miner a call to every validator. What comes more often is one wake-up.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from loguru import logger
 
+from chutes_core.base.clock import Clock, SystemClock
 from chutes_core.base.errors import ChutesError, NotFound
 from chutes_core.base.loops import Signal
 from chutes_core.miner.discovery import Validator
+from chutes_core.miner.pace import Pace
 from chutes_core.miner.validator_api import ValidatorApi
 
 RETRY_S = 5.0
 UNKNOWN_RETRY_S = 300.0
 """For a validator that does not know the call: an older one."""
+PER_S = 1
+BURST = 4
+"""So many answers of a validator at once; then `PER_S` a second."""
 _LOOK_S = 1.0
 
 
@@ -27,14 +34,24 @@ class Wakes:
         api: to ask them.
         validators: which there are now.
         again: set where another round has something to do.
+        clock: monotonic.
+        sleep: waits for so many seconds of that clock.
     """
 
     def __init__(
-        self, api: ValidatorApi, validators: Callable[[], Sequence[Validator]], again: Signal
+        self,
+        api: ValidatorApi,
+        validators: Callable[[], Sequence[Validator]],
+        again: Signal,
+        *,
+        clock: Clock | None = None,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._api = api
         self._validators = validators
         self._again = again
+        self._pace = Pace(clock or SystemClock(), per_s=PER_S, burst=BURST)
+        self._sleep = sleep
         self._calls: dict[Validator, asyncio.Task[None]] = {}
         self._numbers: dict[str, int] = {}
 
@@ -73,6 +90,8 @@ class Wakes:
             logger.bind(validator=validator.hotkey, code=error.code).debug("no wake-up was heard")
             await asyncio.sleep(UNKNOWN_RETRY_S if isinstance(error, NotFound) else RETRY_S)
             return
+        while (wait_s := self._pace.wait_s(validator.hotkey)) > 0:
+            await self._sleep(wait_s)
         self._numbers[validator.hotkey] = number
         if after and number != after:
             self._again.set()

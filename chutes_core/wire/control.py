@@ -76,8 +76,14 @@ class Inventory(Message):
     host: HostFacts | None = None
 
 
+MAX_BOUNTY = 8
+
+
 class WantedChute(Message):
-    """A chute that needs more instances than it has."""
+    """A chute that needs more instances than it has.
+
+    ``bounty`` grows with the time for which callers have waited: 0 where none does.
+    """
 
     chute_id: RecordId
     version: RecordId
@@ -86,6 +92,7 @@ class WantedChute(Message):
     gpu_classes: tuple[str, ...]
     rao_per_hour: int = Field(ge=0)
     missing: int = Field(ge=1)
+    bounty: int = Field(default=0, ge=0, le=MAX_BOUNTY)
 
 
 class AdmissionWanted(Message):

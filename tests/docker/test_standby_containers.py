@@ -32,14 +32,14 @@ while :; do sleep 1; done
 class Place:
     """An owner of the test's own on the engine, and runtimes of it."""
 
-    def __init__(self):
+    def __init__(self, script=RUNNER):
         self.client, self.owner = connect(None), f"test-{uuid.uuid4()}"
         self.walls = SimpleNamespace(
             networks=ensure_networks(self.client, self.owner),
             mend=lambda: False,
             keep=lambda: None,
         )
-        self.digest = self._image()
+        self.digest = self._image(script)
         self.image = PreparedImage("i1", "a" * 64, self.digest)
         self.runtime = self.again()
 
@@ -74,8 +74,8 @@ class Place:
         self.client.api.remove_image(self.digest, force=True)
         self.client.close()
 
-    def _image(self):
-        script = RUNNER.replace("'", "'\\''")
+    def _image(self, script):
+        script = script.replace("'", "'\\''")
         made = self.client.api.create_container(
             BASE_IMAGE, ["sh", "-c", f"printf %s '{script}' >/runner; chmod 755 /runner"]
         )["Id"]

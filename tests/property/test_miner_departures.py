@@ -85,6 +85,20 @@ def test_once_it_went_back_nothing_more_does(house):
     assert returned((gpus, stakes, again, left, still)) == frozenset()
 
 
+@given(houses())
+def test_everybody_has_one_gpu_while_there_are_enough(house):
+    """With nothing pinned each validator gets one, whatever the stakes; each GPU has one lessee."""
+    gpus, stakes, _, _, missing = house
+    shares = share_gpus(gpus, stakes, {})
+    assert set(shares) == (set(gpus) if stakes else set())
+    if len(gpus) >= len(stakes):
+        assert set(shares.values()) == set(stakes)
+    eager = {v: s for v, s in stakes.items() if missing[v]} or stakes
+    lent = Counter(share_gpus(gpus, eager, {}, stakes).values())
+    if len(gpus) >= len(stakes):
+        assert all(lent[v] >= 1 for v in eager)
+
+
 @st.composite
 def homes(draw):
     running, promises = [], {}

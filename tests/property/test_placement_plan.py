@@ -16,7 +16,7 @@ from chutes_core.miner.placement import (
     World,
     plan,
 )
-from chutes_core.wire.control import WantedChute
+from chutes_core.wire.control import MAX_BOUNTY, WantedChute
 
 CLASSES = ("h100_sxm", "a100", "4090")
 VALIDATORS = ("va", "vb", "vc")
@@ -33,6 +33,7 @@ def chutes(draw, number):
         gpu_classes=tuple(draw(st.sets(st.sampled_from(CLASSES)))),
         rao_per_hour=draw(st.integers(0, 5)),
         missing=draw(st.integers(1, 3)),
+        bounty=draw(st.sampled_from((0, 0, 1, 4, MAX_BOUNTY))),
     )
 
 
@@ -54,12 +55,14 @@ def worlds(draw):
     pairs = [(v, c.chute_id) for v, listed in wanted.items() for c in listed]
     backing_off = draw(st.sets(st.sampled_from(pairs))) if pairs else set()
     warm = draw(st.sets(st.sampled_from(IMAGES)))
+    models = draw(st.sets(st.sampled_from(pairs))) if pairs else set()
     leaving = draw(st.sets(st.sampled_from([r.launch_id for r in running]))) if running else ()
     return World(
         tuple(slots),
         tuple(running),
         wanted,
         frozenset(warm),
+        frozenset(models),
         frozenset(backing_off),
         departing=dict.fromkeys(leaving, "share_returned"),
         outdated=frozenset(draw(st.sets(st.sampled_from(VALIDATORS), max_size=1))),
@@ -101,6 +104,7 @@ def applied(world: World, planned: Plan) -> World:
         tuple(running),
         {v: tuple(listed) for v, listed in wanted.items()},
         world.warm_images,
+        world.warm_models,
         world.backing_off,
         departing={i: why for i, why in world.departing.items() if i not in stopped},
         outdated=world.outdated,
@@ -180,6 +184,63 @@ def test_the_plan_does_not_depend_on_order(world, random):
     assert plan(shuffled).actions == plan(world).actions
 
 
+@given(worlds(), st.sampled_from(VALIDATORS), st.integers(0, MAX_BOUNTY))
+def test_bounties_of_one_validator_change_nothing_for_another(world, liar, bounty):
+    """Whatever a validator claims, all others get the same launches on the same GPUs."""
+    claimed = tuple(c.model_copy(update={"bounty": bounty}) for c in world.wanted[liar])
+    lied = replace(world, wanted={**world.wanted, liar: claimed})
+
+    def others(planned):
+        return [
+            (a.validator_hotkey, a.chute.chute_id, a.gpu_uuids)
+            for a in launches(planned)
+            if a.validator_hotkey != liar
+        ]
+
+    assert others(plan(lied)) == others(plan(world))
+    leased = {slot.gpu_uuid for slot in world.slots if slot.lessee == liar}
+    got = {g for a in launches(plan(lied)) if a.validator_hotkey == liar for g in a.gpu_uuids}
+    assert got <= leased
+
+
+@given(worlds())
+def test_no_bounty_stops_anything(world):
+    """What runs is stopped for the same reasons with the greatest bounties and with none."""
+
+    def stops(bounty):
+        wanted = {
+            validator: tuple(c.model_copy(update={"bounty": bounty}) for c in listed)
+            for validator, listed in world.wanted.items()
+        }
+        planned = plan(replace(world, wanted=wanted))
+        return [action for action in planned.actions if isinstance(action, Stop)]
+
+    assert stops(0) == stops(MAX_BOUNTY)
+
+
+@given(worlds())
+def test_warm_comes_before_cold_of_the_same_kind(world):
+    """A wish that is cold gets no GPU which a warm one of its kind and bounty had to go without."""
+    planned = plan(world)
+    missed = {(n.validator_hotkey, n.chute_id) for n in planned.unplaced if n.reason == "gpus_busy"}
+    for action in launches(planned):
+        mine = _warmth(world, action.validator_hotkey, action.chute)
+        for other in world.wanted[action.validator_hotkey]:
+            if (action.validator_hotkey, other.chute_id) not in missed:
+                continue
+            if _kind(other) == _kind(action.chute):
+                assert mine >= _warmth(world, action.validator_hotkey, other)
+
+
+def _kind(chute):
+    return chute.gpu_count, chute.gpu_classes, chute.bounty
+
+
+def _warmth(world, validator, chute):
+    models = (validator, chute.chute_id) in world.warm_models
+    return chute.image_id in world.warm_images, models
+
+
 def chute(number, **changes):
     values = {
         "chute_id": str(uuid.UUID(int=number)),
@@ -202,6 +263,36 @@ def test_a_warm_image_comes_before_a_higher_price():
     warm, dear = chute(1, image_id=IMAGES[1]), chute(2, rao_per_hour=50)
     slots = (Slot("g", "a100", "va"),)
     assert one(World(slots, (), {"va": (dear, warm)}, frozenset({IMAGES[1]}))) == [warm]
+
+
+def test_warm_models_come_after_a_warm_image_and_before_a_higher_price():
+    """Of two whose images are here, the one whose models are here is started."""
+    dear, warm, image = chute(1, rao_per_hour=50), chute(2), chute(3, image_id=IMAGES[1])
+    slots = (Slot("g0", "a100", "va"), Slot("g1", "a100", "va"))
+    models = frozenset({("va", warm.chute_id)})
+    world = World(slots, (), {"va": (dear, warm, image)}, frozenset({IMAGES[1]}), models)
+    assert one(world) == [image, warm]
+    assert [action.reason for action in launches(plan(world))] == [
+        "warm image, 1 rao an hour per GPU",
+        "warm models, 1 rao an hour per GPU",
+    ]
+
+
+def test_anothers_warm_models_are_not_ones_own():
+    """The same chute id at another validator has a cache of its own."""
+    dear, same = chute(1, rao_per_hour=50), chute(2)
+    models = frozenset({("vb", same.chute_id)})
+    world = World((Slot("g", "a100", "va"),), (), {"va": (dear, same)}, warm_models=models)
+    assert one(world) == [dear]
+
+
+def test_a_bounty_comes_before_warmth_and_price():
+    """Who has callers that wait is served first, and the longest wait of them."""
+    warm, short, long = chute(1, image_id=IMAGES[1]), chute(2, bounty=1), chute(3, bounty=3)
+    slots = (Slot("g0", "a100", "va"), Slot("g1", "a100", "va"))
+    world = World(slots, (), {"va": (warm, short, long)}, frozenset({IMAGES[1]}))
+    assert one(world) == [long, short]
+    assert launches(plan(world))[0].reason == "bounty 3, 1 rao an hour per GPU"
 
 
 def test_among_cold_images_the_price_per_gpu_decides():

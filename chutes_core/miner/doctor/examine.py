@@ -14,6 +14,7 @@ from chutes_core.miner.app import Connect
 from chutes_core.miner.chain_view import Chain
 from chutes_core.miner.doctor import chain as chain_checks
 from chutes_core.miner.doctor import gpus as gpu_checks
+from chutes_core.miner.doctor.cache import look_at_cache
 from chutes_core.miner.doctor.needs import held_against, read_needs
 from chutes_core.miner.doctor.reach import look_from_outside
 from chutes_core.miner.doctor.report import Finding, Report, run_check
@@ -33,6 +34,7 @@ async def examine(settings: MinerSettings, connect_chain: Connect) -> Report:
         findings.extend(await run_check(name, lambda: _in_time(name, check)))
 
     await add("host", lambda: _host(settings))
+    await add("model cache", lambda: look_at_cache(settings))
     await add("gpus", lambda: gpu_checks.look_at_gpus(settings))
     await add("engine", lambda: _engine(settings, engine))
     await add("firewall", lambda: _firewall(settings))

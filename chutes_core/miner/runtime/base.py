@@ -13,6 +13,16 @@ from typing import Protocol
 from chutes_core.base.errors import ChutesError
 from chutes_core.wire.control import ImageRef, RuntimeName
 
+HF_HOME = "HF_HOME"
+"""Where the libraries of Hugging Face keep what they fetch."""
+CACHE_DIR = "CHUTES_CACHE_DIR"
+"""Tells a chute its folder for whatever else it wants to find again."""
+
+
+def cache_environment(folder: str) -> dict[str, str]:
+    """Return the variables that lead libraries to an instance's model cache."""
+    return {CACHE_DIR: folder, HF_HOME: f"{folder}/huggingface"}
+
 
 class RuntimeFailed(ChutesError):
     """An image cannot be prepared or an instance cannot be started; ``code`` is the reason."""
@@ -53,6 +63,7 @@ class InstanceSpec:
         gpu_count: how many GPUs it was granted, stand-ins included.
         device_uuids: those of them that are real devices.
         allow_egress: whether it may dial out for good, not only while its start-up hooks run.
+        cache: its chute's folder on this host (miner/cache), or None.
     """
 
     launch_id: str
@@ -61,6 +72,7 @@ class InstanceSpec:
     gpu_count: int = 1
     device_uuids: tuple[str, ...] = ()
     allow_egress: bool = False
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +85,7 @@ class StandBy:
         allow_egress: as in InstanceSpec.
         declared: its GPUs are stand-ins.
         graval_python: runs the provers, where the runtime has no own.
+        cache: as in InstanceSpec, where it cannot be given later.
     """
 
     image: PreparedImage
@@ -80,6 +93,7 @@ class StandBy:
     allow_egress: bool
     declared: bool
     graval_python: str
+    cache: Path | None = None
 
     def fits(self, spec: InstanceSpec) -> bool:
         """Tell whether it can become this instance."""
@@ -87,7 +101,7 @@ class StandBy:
         return (
             (own.sha256, own.image_digest) == (its.sha256, its.image_digest)
             and (self.gpu_count, self.allow_egress) == (spec.gpu_count, spec.allow_egress)
-            and self.declared == (not spec.device_uuids)
+            and (self.declared, self.cache) == (not spec.device_uuids, spec.cache)
         )
 
     @property

@@ -1,6 +1,7 @@
 """The docker runtime: an instance is a hardened container of this host's engine.
 
-Path: deployer -> here (asyncio) -> chutes_core.engine (sync, in threads). The container runs the
+Path: deployer -> here (asyncio) -> chutes_core.engine (sync, in threads); docker_describe says what
+a container is made of. It runs the
 runner that the image's last layer brought, as user 10001, on the miner's inside network, where the
 relay reaches it; on the outside network too until its launch is active, or for good where its chute
 may dial out. What the engine shows is kept from `refresh` to `refresh`, so that a slow engine never
@@ -14,22 +15,13 @@ only when its container is gone, for the GPU counts as taken until then.
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 
 from loguru import logger
 
 from chutes_core.base.errors import ChutesError, NotFound
-from chutes_core.engine.run import (
-    HOME,
-    TMP,
-    Containers,
-    ContainerSpec,
-    EngineClient,
-    Limits,
-    Seen,
-)
+from chutes_core.engine.run import Containers, EngineClient, Seen
 from chutes_core.miner.pulls import Pulls
 from chutes_core.miner.runtime.base import (
     Ended,
@@ -40,6 +32,7 @@ from chutes_core.miner.runtime.base import (
     RuntimeFailed,
     StandBy,
 )
+from chutes_core.miner.runtime.docker_describe import Describer, InstanceLimits
 from chutes_core.miner.runtime.docker_images import EngineImages
 from chutes_core.miner.runtime.docker_waiting import DockerPlaces
 from chutes_core.miner.runtime.registries import Registries
@@ -47,36 +40,11 @@ from chutes_core.miner.runtime.waiting import Pool
 from chutes_core.miner.runtime.walls import Walls
 from chutes_core.wire.control import ImageRef, RuntimeName
 
-RUNNER = ("-m", "chutes_core.runner")
-GRAVAL_HOME = "/opt/graval"
-_GRAVAL_PYTHON = "CHUTES_RUNNER_GRAVAL_PYTHON"
 _POLL_S = 0.2
 _RETRY_S = 1.0
 _UPKEEP_EVERY = 15  # looks
 _TAIL_LINES = 500
 _SILENT = frozenset({"engine_unreachable", "engine_timeout", "engine_gone"})
-
-
-@dataclass(frozen=True)
-class InstanceLimits:
-    """What one GPU's part of an instance may use; an instance gets it once per GPU."""
-
-    memory_bytes: int
-    cpus: float
-    shm_bytes: int
-    tmp_bytes: int
-    pids: int
-
-    def of(self, gpu_count: int) -> Limits:
-        """Return the limits of an instance with this many GPUs."""
-        return Limits(
-            memory_bytes=self.memory_bytes * gpu_count,
-            nano_cpus=round(self.cpus * gpu_count * 1e9),
-            pids=self.pids * gpu_count,
-            shm_bytes=self.shm_bytes * gpu_count,
-            tmp_bytes=self.tmp_bytes * gpu_count,
-            home_bytes=self.tmp_bytes * gpu_count,
-        )
 
 
 class DockerRuntime:
@@ -112,15 +80,21 @@ class DockerRuntime:
         self._owner = owner
         self._containers = Containers(client, owner)
         self._walls = walls
-        self._limits = limits
-        self._dns = dns
-        self._graval_home = graval_home
+        describer = Describer(
+            self._containers,
+            owner,
+            networks=lambda: walls.networks,
+            limits=limits,
+            dns=dns,
+            graval_home=graval_home,
+        )
+        self._describe = describer.describe
         self._images = EngineImages(client, keep_images, registries or Registries(), pulls)
         self._places = DockerPlaces(
             client,
             owner,
             describe=self._describe,
-            environment=self._environment,
+            environment=describer.environment,
             networks=lambda: walls.networks,
         )
         self._pool = Pool(self._places)
@@ -197,24 +171,6 @@ class DockerRuntime:
             if error.code in _SILENT or not await asyncio.to_thread(self._walls.mend):
                 raise
             await asyncio.to_thread(self._containers.start, self._describe(spec, False))
-
-    def _describe(self, spec: InstanceSpec, waits: bool) -> ContainerSpec:
-        image, networks = spec.image.image_digest, self._walls.networks
-        return ContainerSpec(
-            launch_id=spec.launch_id,
-            owner=self._owner,
-            image=image,
-            entrypoint=(self._containers.interpreter(image), *RUNNER),
-            environment=self._environment(spec.runner_env),
-            inside=networks.inside,
-            outside=None if waits else networks.outside,
-            egress="always" if spec.allow_egress else "startup",
-            limits=self._limits.of(spec.gpu_count),
-            gpu_uuids=spec.device_uuids,
-            read_only_mounts=self._mounts(),
-            dns=self._dns,
-            waits=waits,
-        )
 
     async def wait_ready(self, launch_id: str, timeout_s: float) -> Ready:
         """Return the port and key of the ready line in the container's log."""
@@ -321,24 +277,6 @@ class DockerRuntime:
             )
         self._containers.remove(seen.container_id)
         return _ended(seen) or Ended(None)
-
-    def _environment(self, runner_env: Mapping[str, str]) -> dict[str, str]:
-        environment = {
-            "HOME": HOME,
-            "TMPDIR": TMP,
-            "LANG": "C.UTF-8",
-            "PYTHONUNBUFFERED": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-            **runner_env,
-            "CHUTES_RUNNER_HOST": "0.0.0.0",  # noqa: S104 - of its own network namespace
-        }
-        environment.pop(_GRAVAL_PYTHON, None)  # the miner's own interpreter is not in there
-        if self._graval_home is not None:
-            environment[_GRAVAL_PYTHON] = f"{GRAVAL_HOME}/bin/python3"
-        return environment
-
-    def _mounts(self) -> dict[str, str]:
-        return {} if self._graval_home is None else {str(self._graval_home): GRAVAL_HOME}
 
     def _note(self, error: ChutesError | None) -> None:
         """Say once that the engine is silent, and once that it is back."""

@@ -86,6 +86,7 @@ class DockerPlaces:
             runner_env=stand_by.runner_env,
             gpu_count=stand_by.gpu_count,
             allow_egress=stand_by.allow_egress,
+            cache=stand_by.cache,
         )
         container_id = self._containers.start(self._describe(spec, True))
         self._lines[place] = (container_id, attach(self._client, container_id))

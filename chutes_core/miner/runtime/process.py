@@ -9,6 +9,7 @@ process with a reused pid is ever signalled.
 
 import asyncio
 import contextlib
+import dataclasses
 import json
 import os
 import shutil
@@ -31,6 +32,7 @@ from chutes_core.miner.runtime.base import (
     Ready,
     RuntimeFailed,
     StandBy,
+    cache_environment,
 )
 from chutes_core.miner.runtime.venvs import Venvs
 from chutes_core.miner.runtime.waiting import Pool
@@ -103,6 +105,9 @@ class ProcessRuntime:
 
     async def start(self, spec: InstanceSpec) -> None:
         """Start the runner under its shim, or take one that stands by."""
+        if spec.cache is not None:  # a variable is all that leads there: any stand-by can be told
+            environment = {**spec.runner_env, **cache_environment(str(spec.cache))}
+            spec = dataclasses.replace(spec, cache=None, runner_env=environment)
         if await self._pool.take(spec):
             return
         self._spawn(spec.launch_id, spec.image, spec.runner_env)

@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from chutes_core.base.units import ceil_div
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.demand import ChuteDemand
+from chutes_core.wire.control import MAX_BOUNTY
+
+BOUNTY_STEP_S = 5
 
 
 @dataclass(frozen=True)
@@ -39,3 +42,15 @@ def target(chute: Chute, demand: ChuteDemand, load: Load, *, now_s: int) -> int:
     slots_percent = max(chute.concurrency * chute.scaling_threshold_percent, 1)
     for_callers = ceil_div(callers * 100, slots_percent) if load.active else 1
     return max(1, min(for_callers, chute.max_instances))
+
+
+def bounty(demand: ChuteDemand, *, now_s: int) -> int:
+    """Return how urgently a chute is wanted: one more each time its callers' wait has doubled.
+
+    >>> [bounty(ChuteDemand(0, 0, 1, 100), now_s=100 + s) for s in (0, 5, 10, 20, 9999)]
+    [1, 2, 3, 4, 8]
+    """
+    if not demand.waiting:
+        return 0
+    waited_s = max(0, now_s - (demand.waiting_since_s or now_s))
+    return min(MAX_BOUNTY, 1 + (waited_s // BOUNTY_STEP_S).bit_length())

@@ -11,16 +11,26 @@ from chutes_core.base.clock import Clock
 from chutes_core.base.loops import Signal
 from chutes_core.validator.domain.demand import ChuteDemand
 
+FORGIVEN_S = 60
+"""Who waits again within this time after the last one has waited since then: it was in vain."""
+
 
 class _Counts:
     """Of one chute; changed in place, for this is done twice a call."""
 
-    __slots__ = ("in_flight", "last_call_s", "waiting")
+    __slots__ = ("in_flight", "last_call_s", "waited_until_s", "waiting", "waiting_since_s")
 
     def __init__(self) -> None:
         self.last_call_s = 0
         self.in_flight = 0
         self.waiting = 0
+        self.waiting_since_s = 0
+        self.waited_until_s = 0
+
+    def snapshot(self) -> ChuteDemand:
+        """Return them as they are now."""
+        since_s = self.waiting_since_s if self.waiting else 0
+        return ChuteDemand(self.last_call_s, self.in_flight, self.waiting, since_s)
 
 
 class Demand:
@@ -35,18 +45,19 @@ class Demand:
 
     def snapshot(self) -> dict[str, ChuteDemand]:
         """Return all counters as they are now, by chute id."""
-        return {
-            chute_id: ChuteDemand(counts.last_call_s, counts.in_flight, counts.waiting)
-            for chute_id, counts in self._chutes.copy().items()
-        }
+        return {chute_id: counts.snapshot() for chute_id, counts in self._chutes.copy().items()}
 
     def begin(self, chute_id: str) -> None:
         """Count a caller as in flight; whoever calls this calls `end`, once, in every case."""
-        self._change(chute_id, in_flight=1, waiting=0)
+        counts = self._chutes.get(chute_id) or self._fresh(chute_id)
+        counts.last_call_s = self._clock.now_s()
+        counts.in_flight += 1
 
     def end(self, chute_id: str) -> None:
         """Count the caller as gone."""
-        self._change(chute_id, in_flight=-1, waiting=0)
+        counts = self._chutes.get(chute_id) or self._fresh(chute_id)
+        counts.last_call_s = self._clock.now_s()
+        counts.in_flight -= 1
 
     @contextmanager
     def calling(self, chute_id: str) -> Iterator[None]:
@@ -61,12 +72,17 @@ class Demand:
     def waiting(self, chute_id: str) -> Iterator[None]:
         """Count a caller, who is in flight, as waiting for an instance instead."""
         self._change(chute_id, in_flight=-1, waiting=1)
-        if self._chutes[chute_id].waiting == 1:
+        counts = self._chutes[chute_id]
+        if counts.waiting == 1:
+            now_s = self._clock.now_s()
+            if now_s - counts.waited_until_s > FORGIVEN_S or not counts.waiting_since_s:
+                counts.waiting_since_s = now_s
             self.news.set()
         try:
             yield
         finally:
             self._change(chute_id, in_flight=1, waiting=-1)
+            counts.waited_until_s = self._clock.now_s()
 
     def touch(self, chute_id: str) -> None:
         """Note that somebody wants the chute hot, without a call (warm-up)."""
@@ -83,9 +99,12 @@ class Demand:
         }
 
     def _change(self, chute_id: str, *, in_flight: int, waiting: int) -> None:
-        counts = self._chutes.get(chute_id)
-        if counts is None:
-            counts = self._chutes[chute_id] = _Counts()
+        counts = self._chutes.get(chute_id) or self._fresh(chute_id)
         counts.last_call_s = self._clock.now_s()
         counts.in_flight += in_flight
         counts.waiting += waiting
+
+    def _fresh(self, chute_id: str) -> _Counts:
+        """Return new counters of a chute that had none."""
+        counts = self._chutes[chute_id] = _Counts()
+        return counts

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from chutes_core.base.errors import Conflict, Invalid
-from chutes_core.validator.autoscale.wanted import Load, target
+from chutes_core.validator.autoscale.wanted import Load, bounty, target
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.demand import ChuteDemand
 from chutes_core.validator.domain.launches import Launch, LaunchState
@@ -30,12 +30,13 @@ class Wanted:
 
     def listed(self, now_s: int) -> list[WantedChute]:
         """Return every chute that misses instances."""
-        loads = loads_of(self._for_callers())
+        loads, demand = loads_of(self._for_callers()), self._demand()
         wanted = []
         for chute in self._store.chutes.all_live():
             missing = self._missing(chute, loads, now_s)
             if missing > 0:
-                wanted.append(self._describe(chute, missing))
+                callers = demand.get(chute.chute_id, ChuteDemand())
+                wanted.append(self._describe(chute, missing, bounty(callers, now_s=now_s)))
         return wanted
 
     def target_of(self, chute: Chute, load: Load, now_s: int) -> int:
@@ -100,7 +101,7 @@ class Wanted:
         load = loads.get((chute.chute_id, chute.version), Load())
         return self.target_of(chute, load, now_s) - load.active - load.coming
 
-    def _describe(self, chute: Chute, missing: int) -> WantedChute:
+    def _describe(self, chute: Chute, missing: int, urgency: int) -> WantedChute:
         admissible = chute.selector.admissible()
         price = rao_per_hour(
             admissible[0].usd_micros_per_hour, chute.selector.gpu_count, self._tao_usd_micros
@@ -113,6 +114,7 @@ class Wanted:
             gpu_classes=tuple(gpu.short_name for gpu in admissible),
             rao_per_hour=price,
             missing=missing,
+            bounty=urgency,
         )
 
 

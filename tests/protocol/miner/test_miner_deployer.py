@@ -10,6 +10,7 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.bundles import Bundles
+from chutes_core.miner.cache.folders import Key
 from chutes_core.miner.deployer import Deployer
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.launcher import Launcher
@@ -433,3 +434,140 @@ async def test_a_crash_loop_waits_ever_longer_with_its_reason(begin_life):
         waits.append(wait_s)
     assert waits == [10.0, 20.0, 40.0]
     assert [end.reason for end in miner.deployer.books.ends] == ["exit_7"] * 3
+
+
+# Every step of a launch after its grant, as (who takes it, its name).
+STEPS = [
+    ("store", "put_launch"),
+    ("launcher", "_check"),
+    ("launcher", "_folder"),
+    ("runtime", "known"),
+    ("images", "get"),
+    ("runtime", "prepare"),
+    ("images", "used"),
+    ("runtime", "start"),
+    ("launcher", "_started"),
+    ("runtime", "wait_ready"),
+    ("relay", "register"),
+    ("api", "report"),
+]
+
+
+@pytest.fixture
+async def breaking(begin_life, monkeypatch):
+    """Begin a life in which the first call of a step raises what nobody has foreseen."""
+
+    async def start(who, name):
+        validator, miner = await begin_life()
+        launcher = miner.deployer._launcher
+        owner = {
+            "store": miner.store,
+            "launcher": launcher,
+            "runtime": miner.runtime,
+            "images": launcher._images,
+            "relay": miner.relay,
+            "api": launcher._api,
+        }[who]
+        real, broken = getattr(owner, name), []
+
+        def step(*args, **kwargs):
+            if not broken:
+                broken.append(name)
+                raise ZeroDivisionError(f"in {name}")
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, step)
+        return validator, miner
+
+    return start
+
+
+@pytest.mark.parametrize(("who", "name"), STEPS)
+async def test_a_launch_that_dies_of_the_unforeseen_is_reported_at_once(breaking, who, name):
+    """Whichever step breaks: gone with a reason, GPU free, nothing left, and not tried at once."""
+    validator, miner = await breaking(who, name)
+    chute = validator.want()
+    miner.begin(chute)
+    event = only(await gone(validator))
+    assert event.reason == "miner_failed"
+    assert f"ZeroDivisionError: in {name}" in event.detail
+    while miner.deployer._tasks:
+        await asyncio.gather(*miner.deployer._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+    assert miner.deployer.busy() == {}
+    assert miner.deployer.books.taken() == 0
+    assert miner.store.launches() == ()
+    assert miner.runtime.instances() == ()
+    assert miner.backoff.waiting() == {(validator.hotkey, chute.chute_id)}
+
+
+async def test_an_ask_that_dies_of_the_unforeseen_frees_its_gpu(breaking):
+    """Before a grant there is nothing to report; the chute is left alone for a while."""
+    validator, miner = await breaking("api", "request_launch")
+    chute = validator.want()
+    miner.begin(chute)
+    while miner.deployer._tasks:
+        await asyncio.gather(*miner.deployer._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+    assert miner.deployer.running() == ()
+    assert miner.backoff.waiting() == {(validator.hotkey, chute.chute_id)}
+
+
+async def test_an_end_that_breaks_off_is_begun_again(begin_life, monkeypatch):
+    """An engine's bug in the middle of an end keeps no GPU: the next looks try until it is gone."""
+    validator, miner = await begin_life()
+    miner.begin(validator.want())
+    grant = only(await listening(validator))
+    real, broken = miner.runtime.stop, []
+
+    async def stop(launch_id, grace_s):
+        if len(broken) < 2:
+            broken.append(launch_id)
+            raise ZeroDivisionError("in stop")
+        await real(launch_id, grace_s)
+
+    monkeypatch.setattr(miner.runtime, "stop", stop)
+    assert await miner.call(grant, b"exit") == b""
+    while miner.deployer.busy():
+        with contextlib.suppress(ZeroDivisionError):
+            await miner.watch()
+    assert len(broken) == 2
+    assert only(await gone(validator)).reason == "exit_7"
+
+
+async def test_a_launch_whose_end_breaks_off_too_is_ended_by_the_next_look(breaking, monkeypatch):
+    """Unforeseen twice: the first reason stays, and the GPU comes back with the watch."""
+    validator, miner = await breaking("runtime", "wait_ready")
+    real, broken = miner.runtime.stop, []
+
+    async def stop(launch_id, grace_s):
+        if not broken:
+            broken.append(launch_id)
+            raise ZeroDivisionError("in stop")
+        await real(launch_id, grace_s)
+
+    monkeypatch.setattr(miner.runtime, "stop", stop)
+    miner.begin(validator.want())
+    while not broken or miner.deployer._tasks:
+        await asyncio.gather(*miner.deployer._tasks, return_exceptions=True)
+        await asyncio.sleep(0)
+    assert validator.events_of("gone") == []
+    await miner.watch()
+    event = only(await gone(validator))
+    assert (event.reason, miner.deployer.busy()) == ("miner_failed", {})
+    assert "in wait_ready" in event.detail
+
+
+async def test_a_chute_that_overran_its_models_is_ended_with_the_reason(begin_life):
+    """Its instances end undrained and are reported; those of other chutes stay."""
+    validator, miner = await begin_life()
+    chute, other = validator.want(1), validator.want(2)
+    miner.begin(chute, 0)
+    miner.begin(other, 1)
+    await listening(validator, 2)
+    miner.deployer.end_overrun(Key(validator.hotkey, chute.chute_id), "it holds 9 bytes of 8")
+    event = only(await gone(validator))
+    assert event.reason == "cache_overrun"
+    assert "9 bytes of 8" in event.detail
+    assert len(miner.deployer.busy()) == 1
+    assert miner.backoff.waiting() == {(validator.hotkey, chute.chute_id)}

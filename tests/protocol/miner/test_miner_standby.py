@@ -24,6 +24,7 @@ with open(os.environ["CHUTES_RUNNER_READY_FILE"] + ".partial", "w") as file:
     json.dump(ready, file)
 os.rename(file.name, os.environ["CHUTES_RUNNER_READY_FILE"])
 print("home", os.environ["HOME"], os.getcwd(), flush=True)
+print("models", os.environ.get("HF_HOME"), os.environ.get("CHUTES_CACHE_DIR"), flush=True)
 signal.pause()
 """
 
@@ -175,3 +176,22 @@ async def test_the_next_process_of_a_killed_miner_finds_orphans_that_have_ended(
     await later.stop(place, 0.1)
     later.forget(place)
     assert world.folders() == set()
+
+
+async def test_any_stand_by_can_be_told_its_chutes_model_cache(world):
+    """A process is led there by a variable: what stands by for one chute serves another."""
+    (place,) = await world.held()
+    pid = world.runtime._pid(place)
+    await world.started(cache=world.folder / "models")
+    assert world.runtime._pid(LAUNCH) == pid
+    said = f"models {world.folder}/models/huggingface {world.folder}/models"
+    await until(lambda: said in world.runtime.log_tail(LAUNCH, 1000))
+
+
+async def test_a_container_keeps_the_model_cache_it_began_with(world):
+    """What was made with one chute's folder fits no launch of another, nor one without."""
+    own, other = world.folder / "own", world.folder / "other"
+    stand_by = world.stand_by(cache=own)
+    assert stand_by.fits(world.spec(cache=own))
+    assert not stand_by.fits(world.spec(cache=other))
+    assert not stand_by.fits(world.spec())

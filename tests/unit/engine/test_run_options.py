@@ -6,7 +6,7 @@ import pytest
 
 from chutes_core.engine.gpu import device_requests
 from chutes_core.engine.networks import Network
-from chutes_core.engine.run import HOME, TMP, USER_ID, ContainerSpec, Limits, host_options
+from chutes_core.engine.run import CACHE, HOME, TMP, USER_ID, ContainerSpec, Limits, host_options
 
 INSIDE = Network("chutes-x-inside", "chi-x", "172.30.0.0/16", "172.30.0.1")
 OUTSIDE = Network("chutes-x-outside", "cho-x", "172.31.0.0/16", "172.31.0.1")
@@ -74,6 +74,14 @@ def test_a_provers_directory_is_mounted_read_only():
     (mount,) = host_options(spec(read_only_mounts={"/srv/graval": "/opt/graval"}))["mounts"]
     assert mount["ReadOnly"] is True
     assert (mount["Source"], mount["Target"]) == ("/srv/graval", "/opt/graval")
+
+
+def test_a_chutes_own_folder_can_be_written():
+    """The one mount that is not read-only, and it says so."""
+    options = host_options(spec(writable_mounts={"/srv/models": CACHE}))
+    (mount,) = options["mounts"]
+    assert mount["ReadOnly"] is False
+    assert (mount["Source"], mount["Target"], mount["Type"]) == ("/srv/models", "/cache", "bind")
 
 
 def test_gpus_are_asked_for_by_uuid():

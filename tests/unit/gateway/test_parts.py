@@ -185,3 +185,25 @@ def test_demand_counts_a_caller_once():
     assert demand.snapshot() == {}
     demand.touch("c")
     assert demand.snapshot()["c"].last_call_s == 100
+
+
+def test_callers_who_wait_in_vain_have_waited_since_the_first_of_them():
+    """One after another they wait since the first; after a minute without any it begins anew."""
+    clock = ManualClock(100)
+    demand = Demand(clock)
+
+    def since():
+        return demand.snapshot()["c"].waiting_since_s
+
+    with demand.calling("c"):
+        assert since() == 0
+        with demand.waiting("c"):
+            clock.advance(30)
+            assert since() == 100
+        clock.advance(60)
+        assert since() == 0
+        with demand.waiting("c"):
+            assert since() == 100
+        clock.advance(61)
+        with demand.waiting("c"):
+            assert since() == 251

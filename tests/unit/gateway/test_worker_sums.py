@@ -33,3 +33,13 @@ def test_figures_are_shown_as_prometheus_reads_them():
     assert 'chutes_gateway_calls_total{outcome="ok"} 3\n' in shown
     assert "chutes_gateway_calls_in_flight 2\n" in shown
     assert "chutes_gateway_worker_deaths_total 1\n" in shown
+
+
+def test_callers_of_all_workers_wait_since_the_first():
+    """The longest wait of any worker is the chute's; a worker where nobody waits says nothing."""
+    reports = [
+        {"c": ChuteDemand(9, 0, 1, 7)},
+        {"c": ChuteDemand(9, 0, 2, 5)},
+        {"c": ChuteDemand(9)},
+    ]
+    assert DemandSum(SystemClock(), lambda: reports).snapshot()["c"].waiting_since_s == 5

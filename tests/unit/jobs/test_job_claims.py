@@ -131,3 +131,13 @@ def test_the_target_counts_callers_and_waiting_runs(house):
     assert house.wanted.target_of(one, Load(), house.clock.now_s()) == 1
     assert house.wanted.for_callers(one, Load(), house.clock.now_s()) == 0
     assert SPEC.name == "train"
+
+
+def test_callers_who_wait_raise_the_bounty_of_their_chute(house):
+    """The list says for how long callers have waited; without any it names no bounty."""
+    house.deploy(cords=CORDS)
+    now_s = house.clock.now_s()
+    house.demand[CHUTE_ID] = ChuteDemand(now_s, waiting=1, waiting_since_s=now_s - 10)
+    assert [chute.bounty for chute in house.wanted.listed(now_s)] == [3]
+    call_now(house)
+    assert [chute.bounty for chute in house.wanted.listed(now_s)] == [0]

@@ -2,9 +2,10 @@
 
 import pytest
 
-from chutes_core.validator.autoscale.wanted import Load, target
+from chutes_core.validator.autoscale.wanted import Load, bounty, target
 from chutes_core.validator.domain.chutes import Chute, Selector
 from chutes_core.validator.domain.demand import ChuteDemand
+from chutes_core.wire.control import MAX_BOUNTY
 
 NOW_S = 1_700_000_000
 
@@ -72,3 +73,19 @@ def test_a_deleted_chute_wants_none():
     """Even while callers are still in flight."""
     gone = chute(deleted_at_s=NOW_S)
     assert target(gone, ChuteDemand(last_call_s=NOW_S, in_flight=2), Load(1), now_s=NOW_S) == 0
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "wanted"), [(0, 1), (4, 1), (5, 2), (9, 2), (10, 3), (300, 7), (10**6, MAX_BOUNTY)]
+)
+def test_a_bounty_grows_with_the_wait(waited_s, wanted):
+    """It begins with the first caller who waits and is one more each time the wait has doubled."""
+    demand = ChuteDemand(NOW_S, waiting=1, waiting_since_s=NOW_S - waited_s)
+    assert bounty(demand, now_s=NOW_S) == wanted
+
+
+def test_nobody_who_waits_is_no_bounty():
+    """Calls in flight have an instance already; a clock that went back does no harm."""
+    assert bounty(ChuteDemand(NOW_S, in_flight=5), now_s=NOW_S) == 0
+    late = ChuteDemand(NOW_S, waiting=1, waiting_since_s=NOW_S + 50)
+    assert bounty(late, now_s=NOW_S) == 1

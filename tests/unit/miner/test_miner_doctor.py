@@ -1,12 +1,16 @@
 """min_compute.yml, the doctor's comparison with it, and the page that repeats it."""
 
+import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from chutes_core.base.errors import Invalid, Unavailable
+from chutes_core.miner.cache.opening import bounds_of
+from chutes_core.miner.doctor.cache import look_at_cache
 from chutes_core.miner.doctor.needs import driver_held_against, held_against, read_needs
 from chutes_core.miner.doctor.report import Finding, Report, run_check
 from chutes_core.miner.host import DataDir, is_in_use
@@ -160,3 +164,40 @@ def test_a_running_miner_is_told_by_its_lock(tmp_path):
     assert is_in_use(tmp_path / "data")
     data.close()
     assert not is_in_use(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    ("cache_gb", "runtime", "user", "state", "said"),
+    [
+        (0, "docker", 0, "skip", "off"),
+        (1, "docker", 1000, "warn", "only root"),
+        (1, "process", 1000, "ok", "GB at most"),
+        (1_000_000, "docker", 0, "ok", "over half of it"),
+    ],
+)
+async def test_the_model_cache_is_looked_at(
+    tmp_path, monkeypatch, cache_gb, runtime, user, state, said
+):
+    """Off, impossible, or how large it may be and how much room there is."""
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    monkeypatch.setattr("chutes_core.miner.doctor.cache.KEPT_FREE_BYTES", 0)
+    settings = MinerSettings(cache_gb=cache_gb, runtime=runtime, data_dir=tmp_path / "none" / "yet")
+    (finding,) = await look_at_cache(settings)
+    assert finding.state == state
+    assert said in finding.found
+    monkeypatch.setattr("chutes_core.miner.doctor.cache.KEPT_FREE_BYTES", 1 << 60)
+    (finding,) = await look_at_cache(settings)
+    assert finding.state == ("warn" if state == "ok" else state)
+
+
+def test_the_parts_of_all_gpus_fit_into_the_cache(tmp_path, monkeypatch):
+    """At most half of the disk, divided among the GPUs; nothing where it cannot be."""
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    settings = MinerSettings(cache_gb=1, data_dir=tmp_path)
+    bounds = bounds_of(settings, 3)
+    half = shutil.disk_usage(tmp_path).total // 2
+    assert bounds.most_bytes == min(10**9, half)
+    assert bounds.part_bytes == bounds.most_bytes // 3
+    assert settings.cache_path == tmp_path / "model-cache"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert bounds_of(settings, 3).most_bytes == 0

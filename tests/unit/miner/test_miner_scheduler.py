@@ -289,3 +289,12 @@ async def test_an_unwell_gpu_is_left_and_not_leased_on(parts):
         (run.launch_id, "gpu_unhealthy")
     ]
     assert not [a for a in planned.actions if isinstance(a, Launch)]
+
+
+async def test_bounties_move_no_lease(parts):
+    """What a validator claims to be urgent is leased no more GPUs than its share."""
+    parts.api.wants = {VA.hotkey: [CHUTE.model_copy(update={"bounty": 8, "missing": 9})]}
+    parts.api.wants[VB.hotkey] = [CHUTE]
+    await parts.scheduler.tick()
+    assert sorted(lease.validator_hotkey for lease in leases(parts)) == [VA.hotkey, VB.hotkey]
+    assert len(parts.deployer.begun) == 2

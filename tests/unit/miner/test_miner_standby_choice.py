@@ -1,5 +1,7 @@
 """What is held ready: the newest launches' images, on idle GPUs, and nothing else."""
 
+from pathlib import Path
+
 import pytest
 
 from chutes_core.miner.runtime.base import InstanceSpec, PreparedImage
@@ -31,7 +33,7 @@ class Clock:
 
 
 class World:
-    def __init__(self, most=2, idle=2):
+    def __init__(self, most=2, idle=2, **facts):
         self.runtime, self.clock, self.idle = Runtime(), Clock(), idle
         self.stand_bys = StandBys(
             self.runtime,
@@ -39,6 +41,7 @@ class World:
             graval_python="python",
             idle=lambda: self.idle,
             clock=self.clock,
+            **facts,
         )
 
     def launched(self, image, sha256="", **facts):
@@ -107,3 +110,12 @@ async def test_a_device_is_told_from_a_stand_in():
     world.launched("declared")
     await world.held()
     assert [one.declared for one in world.runtime.wanted] == [True, False]
+
+
+@pytest.mark.parametrize(("binds", "held"), [(True, Path("/models")), (False, None)])
+async def test_a_container_stands_by_with_the_models_of_its_launch(binds, held):
+    """Where a folder cannot be mounted later it is mounted from the start."""
+    world = World(binds_cache=binds)
+    world.launched("a", cache=Path("/models"))
+    await world.held()
+    assert [one.cache for one in world.runtime.wanted] == [held]

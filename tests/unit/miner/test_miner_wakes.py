@@ -1,8 +1,11 @@
 """Listening for wake-ups: what begins a round, and what is only tried again."""
 
 import asyncio
+from itertools import pairwise
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chutes_core.base.errors import NotFound, Unavailable
 from chutes_core.base.loops import Signal
@@ -111,3 +114,52 @@ async def test_the_end_of_listening_leaves_no_call_behind():
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert all(call.done() for call in world.wakes._calls.values())
+
+
+class Time:
+    """A clock that goes on while somebody sleeps, and alone then."""
+
+    def __init__(self):
+        self.now_us = 0
+
+    def monotonic_us(self):
+        return self.now_us
+
+    async def sleep(self, seconds):
+        self.now_us += max(1, round(seconds * 1e6))
+
+
+@given(st.lists(st.tuples(st.floats(0, 3), st.integers(1, 3)), min_size=1, max_size=60))
+def test_a_validator_begins_so_many_rounds_whatever_it_answers(answers):
+    """In any time there are `BURST` rounds and `PER_S` a second more, and none is lost."""
+
+    async def play():
+        time, api, again = Time(), Api(), Signal()
+        wakes = Wakes(api, tuple, again, clock=time, sleep=time.sleep)
+        validator, rounds, seen = World.validator("v"), [], 0
+        for pause_s, number in [(0, 1), *answers]:
+            time.now_us += round(pause_s * 1e6)
+            api.answers.setdefault("v", asyncio.Queue()).put_nowait(number)
+            await wakes._one(validator)
+            if await again.wait(0):
+                rounds.append(time.now_us)
+            seen = number
+        assert wakes._numbers["v"] == seen
+        for first, began_us in enumerate(rounds):
+            for count, ended_us in enumerate(rounds[first:], 1):
+                passed_s = (ended_us - began_us) / 1e6
+                assert count <= module.BURST + 1 + passed_s * module.PER_S
+        return len(rounds)
+
+    changes = sum(1 for (_, a), (_, b) in pairwise([(0, 1), *answers]) if a != b)
+    assert asyncio.run(play()) == changes
+
+
+async def test_a_validator_that_answers_at_once_is_not_asked_at_once_again():
+    """Answers without news, and without the wait that was asked for, come no faster either."""
+    time, api = Time(), Api()
+    wakes = Wakes(api, tuple, Signal(), clock=time, sleep=time.sleep)
+    for _ in range(module.BURST + 10):
+        api.answers.setdefault("v", asyncio.Queue()).put_nowait(7)
+        await wakes._one(World.validator("v"))
+    assert time.now_us >= 10 * 1_000_000 // module.PER_S

@@ -89,4 +89,5 @@ def _sum(one: ChuteDemand | None, other: ChuteDemand) -> ChuteDemand:
         max(one.last_call_s, other.last_call_s),
         one.in_flight + other.in_flight,
         one.waiting + other.waiting,
+        min(filter(None, (one.waiting_since_s, other.waiting_since_s)), default=0),
     )

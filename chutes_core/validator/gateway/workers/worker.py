@@ -183,7 +183,7 @@ class Worker:
 
     def _report(self) -> None:
         demand = {
-            chute_id: (one.last_call_s, one.in_flight, one.waiting)
+            chute_id: (one.last_call_s, one.in_flight, one.waiting, one.waiting_since_s)
             for chute_id, one in self._gateway.demand.snapshot().items()
         }
         report = {
