@@ -22,6 +22,7 @@ VALIDATOR = [
     *CHAIN,
     *SERVER,
     "docker>=7.2,<8",
+    "h11>=0.16,<1",
     "numpy>=2",
     "orjson>=3.11",
     "python-multipart>=0.0.30",

@@ -17,6 +17,7 @@ import httpx
 
 from chutes_core.base.errors import Conflict, Invalid, ProtocolError
 from chutes_core.cli import session
+from chutes_core.cli.forward import forward
 from chutes_core.cli.jobdata import arguments_of
 from chutes_core.cli.options import (
     confirm,
@@ -38,7 +39,10 @@ _PIECE_BYTES = 256 * 1024
 
 @click.group()
 def jobs() -> None:
-    """Run a chute's jobs, watch them, and fetch what they leave."""
+    """Run a chute's jobs, watch them, reach their ports, and fetch what they leave."""
+
+
+jobs.add_command(forward)
 
 
 @jobs.command("run")
@@ -208,9 +212,18 @@ def shown(found: dict[str, Any]) -> str:
     if found.get("result") is not None:
         lines.append(("result", json.dumps(found["result"])))
     lines += [("file", f"{file['name']} ({file['size_bytes']} bytes)") for file in found["files"]]
-    if found["ended"]:
+    if not found["ended"]:
+        lines += [("port", _reached(found, port)) for port in found.get("ports", [])]
+    else:
         lines += [("ran", f"{found['ran_seconds']} s"), ("charged", f"{found['charge_rao']} rao")]
     return pairs(lines)
+
+
+def _reached(found: dict[str, Any], port: dict[str, Any]) -> str:
+    """Return how a port is reached while the run is running."""
+    how = f"chutes jobs forward {found['job_id']} {port['name']}"
+    at = f"; {port['path']}" if port["path"] else ""
+    return f"{port['name']} ({port['proto']} {port['port']}): {how}{at}"
 
 
 def _place(folder: Path, name: str) -> Path:

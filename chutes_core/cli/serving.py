@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from chutes_core.sdk.chute import Chute
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """Return a listening socket.
+def listen(host: str, port: int, *, option: str = "--port") -> socket.socket:
+    """Return a listening socket; ``option`` is what names the port.
 
     Raises:
         Unavailable: ``port_taken``.
@@ -23,7 +23,7 @@ def listen(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port))
     except OSError as error:
         raise Unavailable(
-            "port_taken", f"cannot listen on {host}:{port}: {error}", hint="try --port 0"
+            "port_taken", f"cannot listen on {host}:{port}: {error}", hint=f"try {option} 0"
         ) from error
 
 

@@ -24,6 +24,7 @@ from chutes_core.runner.identity import Identity
 from chutes_core.runner.jobs import JobDesk
 from chutes_core.runner.lifecycle import Ending, ExitCode, Lease, Lifecycle
 from chutes_core.runner.loader import ChuteHost
+from chutes_core.runner.ports import PortDesk
 from chutes_core.runner.proof import ProofGate
 from chutes_core.runner.prover import WaitingProvers
 from chutes_core.runner.server import Listener
@@ -97,10 +98,11 @@ async def _session(
     host = ChuteHost(chute_loop, executor, clock)
     jobs = JobDesk(chute_loop, host.jobs, clock)
     gate = ProofGate(settings, identity, provers)
-    instance = Instance(identity, gate, host, executor, lifecycle, jobs)
+    ports = PortDesk(jobs)
+    instance = Instance(identity, gate, host, executor, lifecycle, jobs, ports)
     listener = Listener(instance, settings.max_connections)
     try:
-        port = await listener.listen(settings.host, settings.port)
+        port = ports.own_port = await listener.listen(settings.host, settings.port)
     except OSError as error:
         _LOG.error("cannot listen on %s:%s: %s", settings.host, settings.port, error)
         return ExitCode.CANNOT_LISTEN

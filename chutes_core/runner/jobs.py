@@ -11,8 +11,8 @@ import json
 import os
 import stat
 import tempfile
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -50,12 +50,28 @@ class JobEnd(Protocol):
     def detail(self) -> str: ...  # noqa: D102
 
 
+class DeclaredPort(Protocol):
+    """A port that a job listens on (sdk/job.Port)."""
+
+    @property
+    def name(self) -> str: ...  # noqa: D102 # its fields
+    @property
+    def port(self) -> int: ...  # noqa: D102
+    @property
+    def proto(self) -> str: ...  # noqa: D102
+
+
 class Job(Protocol):
     """What the runner needs of a chute's job (sdk/job)."""
 
     @property
     def name(self) -> str:
         """The function's name."""
+        ...
+
+    @property
+    def ports(self) -> Sequence[DeclaredPort]:
+        """What it listens on."""
         ...
 
     async def run_within(
@@ -74,7 +90,9 @@ class _Running:
     order: JobOrder
     folder: Path
     begun_us: int
+    ports: Sequence[DeclaredPort] = ()
     report: JobReport | None = None  # once it has ended
+    over: asyncio.Event = field(default_factory=asyncio.Event)  # set then
 
 
 class JobDesk:
@@ -118,7 +136,8 @@ class JobDesk:
         if job is None:
             raise NotFound("no_such_job", f"the chute has no job {order.name!r}")
         data = _arguments(order.arguments)
-        running = _Running(order, Path(self._new_folder()), self._clock.monotonic_us())
+        begun_us = self._clock.monotonic_us()
+        running = _Running(order, Path(self._new_folder()), begun_us, tuple(job.ports))
         self._running = running
         self._task = asyncio.ensure_future(self._run(job, running, data))
 
@@ -130,6 +149,17 @@ class JobDesk:
         """
         running = self._known(job_id)
         return running.report or JobReport(ran_ms=self._ran_ms(running))
+
+    def ports(self, job_id: str) -> "tuple[Sequence[DeclaredPort], asyncio.Event]":
+        """Return what a running job declares, and what is set when it has ended.
+
+        Raises:
+            NotFound: ``no_such_job``. Conflict: ``job_not_running``.
+        """
+        running = self._known(job_id)
+        if running.report is not None:
+            raise Conflict("job_not_running", "the job has ended")
+        return running.ports, running.over
 
     async def send_file(self, link: Link, query: JobFileQuery) -> None:
         """Send one file of the report as BODY frames and END.
@@ -152,6 +182,12 @@ class JobDesk:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _run(self, job: Job, running: _Running, data: dict[str, Any]) -> None:
+        try:
+            await self._run_to_end(job, running, data)
+        finally:
+            running.over.set()
+
+    async def _run_to_end(self, job: Job, running: _Running, data: dict[str, Any]) -> None:
         limit_s = running.order.limit_s
         ended = self._chute_loop.submit(job.run_within(running.folder, limit_s, data))
         await asyncio.wait({ended}, timeout=limit_s + STUCK_S)

@@ -27,9 +27,10 @@ from chutes_core.runner.lifecycle import Ending, ExitCode, Lifecycle
 from chutes_core.runner.link import Link
 from chutes_core.runner.loader import ChuteHost
 from chutes_core.runner.orders import parse
+from chutes_core.runner.ports import PortDesk
 from chutes_core.runner.proof import ProofAttempt, ProofGate
 from chutes_core.wire.frames import Frame, FrameKind, pack_leg, unpack_leg
-from chutes_core.wire.job import JobFileQuery, JobOrder, JobQuery
+from chutes_core.wire.job import JobFileQuery, JobOrder, JobQuery, PortOrder
 from chutes_core.wire.launch import Renewal, StartOrder, StopOrder
 
 # errors that show a peer without our keys, or none at all: there is nobody to answer
@@ -46,6 +47,7 @@ class Instance:
     executor: Executor
     lifecycle: Lifecycle
     jobs: JobDesk
+    ports: PortDesk
 
 
 class ProofSession:
@@ -152,6 +154,9 @@ class ServingSession:
             elif frame.kind is FrameKind.HELLO:
                 await ProofSession(self._instance, self._link, again=True).run(frame)
                 return
+            elif frame.kind is FrameKind.PORT:
+                if await self._instance.ports.serve(self._link, parse(PortOrder, frame)):
+                    return
             else:
                 await self._control(frame)
 

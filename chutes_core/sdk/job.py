@@ -3,7 +3,7 @@
 A job gets ``output_dir``, an empty folder; what it leaves there is its upload. Invariant: declared
 jobs travel with the chute (shared/PUBLIC_API, POST /chutes/), and a job ends in one of four ways
 (`JobResult.status`), at the latest with its time limit. On the network a job is run by `chutes jobs
-run` (docs/chutes.md); `run` runs it here.
+run` (docs/chutes.md); `run` runs it here, where its ports are simply listened on.
 
 Names and bounds follow the public SDK 0.6.x.
 """
@@ -34,7 +34,10 @@ JobStatus = Literal["complete", "error", "timeout", "cancelled"]
 
 
 class Port(BaseModel):
-    """A port that a job listens on; ``http`` is answered under an address of its own.
+    """A port that a job listens on, on 127.0.0.1; ``http`` has an address at the validator.
+
+    `chutes jobs forward` makes any of them a local port. A validator carries tcp and http, from
+    1024 on.
 
     >>> Port(name="web", port=8080, proto="http").proto
     'http'
@@ -73,7 +76,7 @@ class Job:
         ports: what it listens on.
         timeout: seconds after which it is stopped, 30 to 86400, or None.
         upload: whether its output folder is kept.
-        ssh: whether its owner may log in; this declares port 2202.
+        ssh: declares tcp port 2202 as ``ssh``; the job itself starts the server there.
 
     Raises:
         Invalid: ``bad_timeout``. Conflict: ``port_declared_twice``.

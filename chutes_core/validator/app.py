@@ -66,7 +66,7 @@ def build(ground: Ground) -> Validator:
     traffic = build_traffic(shared)
     launching = build_launching(shared, traffic)
     jobs = build_jobs(shared, traffic, launching)
-    services = build_services(shared, traffic, jobs.jobs)
+    services = build_services(shared, traffic, jobs)
     treasury = build_treasury(shared, traffic)
     traffic.control.serve = build_control_plane(
         shared, traffic.pictures, launching, services, treasury

@@ -77,6 +77,7 @@ async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) 
     finally:
         await asyncio.to_thread(validator.images.close)
         validator.bell.close()
+        validator.jobs.reach.close()
         serving.should_exit = True
         if task is not None:
             await asyncio.gather(task, return_exceptions=True)

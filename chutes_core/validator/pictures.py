@@ -47,19 +47,31 @@ class Pictures:
 
 
 class FreshAfterWrites:
-    """ASGI middleware: the answer to a successful write waits for the snapshot that shows it."""
+    """ASGI middleware: the answer to a successful write waits for the snapshot that shows it.
 
-    def __init__(self, app: _App, pictures: Pictures, *, except_under: str) -> None:
+    What is sent to paths ``except_under`` a prefix, or ``except_for``, writes nothing of the kind.
+    """
+
+    def __init__(
+        self,
+        app: _App,
+        pictures: Pictures,
+        *,
+        except_under: str,
+        except_for: Callable[[str], bool] = lambda _: False,
+    ) -> None:
         self._app = app
         self._pictures = pictures
         self._except_under = except_under
+        self._except_for = except_for
 
     async def __call__(
         self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send
     ) -> None:
         """Serve one request."""
         reading = scope["type"] != "http" or scope["method"] in ("GET", "HEAD", "OPTIONS")
-        if reading or scope["path"].startswith(self._except_under):
+        path: str = scope["path"]
+        if reading or path.startswith(self._except_under) or self._except_for(path):
             await self._app(scope, receive, send)
             return
 

@@ -51,6 +51,7 @@ class FrameKind(IntEnum):
     JOB_ASK = 41
     JOB_TOLD = 42
     JOB_FILE = 43
+    PORT = 44
     ERROR = 63
 
 

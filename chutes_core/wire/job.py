@@ -1,9 +1,11 @@
 """What is said about the job of an instance over its sealed connection (wire/frames.py).
 
 `JOB` (JobOrder) -> `OK`; `JOB_ASK` (JobQuery) -> `JOB_TOLD` (JobReport); `JOB_FILE` (JobFileQuery)
--> `BODY`*, `END`; any of them -> `ERROR`. Invariant: everything but the order can be asked again at
-any time, and the same order again is answered like the first, so a validator that restarts goes on
-where it was. An instance runs one job in its life.
+-> `BODY`*, `END`; any of them -> `ERROR`. `PORT` (PortOrder) -> `OK` or `ERROR`; after OK the
+connection is a byte stream to a port of the job: `BODY`* and `END` each way, each for itself.
+Invariant: everything but the order can be asked again at any time, and the same order again is
+answered like the first, so a validator that restarts goes on where it was. An instance runs one job
+in its life.
 """
 
 from typing import Literal
@@ -16,6 +18,7 @@ MAX_ARGUMENTS_BYTES = 256 * 1024
 MAX_RESULT_BYTES = 256 * 1024
 MAX_FILES = 500
 MAX_FILE_NAME = 300  # bytes
+MAX_PORT_NAME = 32
 
 JobStatus = Literal["complete", "error", "timeout", "cancelled"]
 
@@ -55,6 +58,13 @@ class JobReport(Message):
     detail: str = Field(default="", max_length=4000)
     result: str = Field(default="", max_length=MAX_RESULT_BYTES)
     files: tuple[JobFile, ...] = Field(default=(), max_length=MAX_FILES)
+
+
+class PortOrder(Message):
+    """Connect this connection with a declared port of a running job."""
+
+    job_id: RecordId
+    name: str = Field(min_length=1, max_length=MAX_PORT_NAME)
 
 
 class JobFileQuery(Message):

@@ -10,6 +10,7 @@ from chutes_core.validator.api.routes import (
     jobs,
     keys,
     logos,
+    ports,
     public,
     reports,
     secrets,
@@ -24,6 +25,18 @@ def build_router(services: Services) -> APIRouter:
     guards = Guards(services.accounts, services.store.nonces, services.clock, services.failures)
     router = APIRouter()
     router.include_router(public.build_router(services))
-    for part in (users, keys, secrets, logos, images, warmup, chutes, instances, jobs, reports):
+    for part in (
+        users,
+        keys,
+        secrets,
+        logos,
+        images,
+        warmup,
+        chutes,
+        instances,
+        jobs,
+        ports,
+        reports,
+    ):
         router.include_router(part.build_router(services, guards))
     return router

@@ -12,6 +12,7 @@ from chutes_core.validator.billing.rates import Rates
 from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.domain.launches import Launch
+from chutes_core.validator.jobs.ports.reach import Reach
 from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.store.database import Store
 
@@ -37,4 +38,5 @@ class Services:
     tail: Callable[[Launch], Awaitable[str]]
     wake: Callable[[str], None]
     jobs: Jobs
+    reach: Reach
     poll_s: float = 0.5

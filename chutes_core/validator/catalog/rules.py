@@ -21,6 +21,8 @@ from chutes_core.wire.launch import MAX_CODE_BYTES
 MAX_CORDS = 64
 MAX_JOBS = 16
 MAX_PORTS = 8
+MIN_PORT, MAX_PORT = 1_024, 65_535
+PROTOS = ("tcp", "http")
 MIN_JOB_S, MAX_JOB_S = 30, 86_400
 MAX_SCHEMA_BYTES = 256 * 1024
 MAX_README_BYTES = 64 * 1024
@@ -147,22 +149,32 @@ def check_jobs(jobs: Sequence[JobSpec]) -> None:
 
 
 def _check_job(job: JobSpec) -> None:
-    hint = "see @chute.job(…): a time limit of 30 to 86400 s, or none; ports 1 to 65535"
+    hint = "see @chute.job(…): a time limit of 30 to 86400 s, or none"
     if not job.name.isidentifier() or not job.name.isascii() or len(job.name) > 128:
         raise Invalid("bad_job", f"{job.name[:40]!r} is no function name", hint=hint)
     if job.timeout_s is not None and not MIN_JOB_S <= job.timeout_s <= MAX_JOB_S:
         raise Invalid("bad_job", f"the time limit of job {job.name} does not fit", hint=hint)
-    if len(job.ports) > MAX_PORTS or len({port.name for port in job.ports}) != len(job.ports):
+    _check_ports(job)
+
+
+def _check_ports(job: JobSpec) -> None:
+    ports = job.ports
+    hint = f"{MIN_PORT} to {MAX_PORT}, tcp or http, each name and number once, {MAX_PORTS} at most"
+    names, numbers = {port.name for port in ports}, {port.port for port in ports}
+    if len(ports) > MAX_PORTS or not len(names) == len(numbers) == len(ports):
         raise Invalid("bad_job", f"the ports of job {job.name} do not fit", hint=hint)
-    for port in job.ports:
-        if not _PORT_NAME.fullmatch(port.name) or not 1 <= port.port <= 65_535:
-            raise Invalid("bad_job", f"a port of job {job.name} does not fit", hint=hint)
-    if job.ports:
-        raise Invalid(
-            "not_supported",
-            f"job {job.name} declares ports, which this validator does not carry yet",
-            hint="leave ports and ssh out, or serve them by a passthrough cord",
-        )
+    for port in ports:
+        if port.proto == "udp":
+            raise Invalid(
+                "not_supported",
+                f"port {port.name[:40]} of job {job.name} is udp, which no relay carries",
+                hint="declare it as tcp or http",
+            )
+        known = _PORT_NAME.fullmatch(port.name) and port.proto in PROTOS
+        if not known or not MIN_PORT <= port.port <= MAX_PORT:
+            raise Invalid(
+                "bad_job", f"port {port.name[:40]!r} of job {job.name} does not fit", hint=hint
+            )
 
 
 def _check_cord(cord: Cord) -> None:

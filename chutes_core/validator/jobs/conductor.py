@@ -63,6 +63,7 @@ class Conductor:
         address_of: how a launch's instance is reached.
         drain: takes an instance away.
         changed: tells the snapshot.
+        left: told of each run that does not run any more.
         max_files_bytes: what is kept of one run's files.
         sleep: a test's to replace.
     """
@@ -77,6 +78,7 @@ class Conductor:
         address_of: AddressOf,
         drain: Drain,
         changed: Callable[[], Awaitable[None]],
+        left: Callable[[str], None] = lambda _: None,
         max_files_bytes: int = MAX_FILES_BYTES,
         sleep: Sleep = asyncio.sleep,
     ) -> None:
@@ -87,6 +89,7 @@ class Conductor:
         self._address_of = address_of
         self._drain = drain
         self._changed = changed
+        self._left = left
         self._max_files_bytes = max_files_bytes
         self._sleep = sleep
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -127,7 +130,10 @@ class Conductor:
             try:
                 while job.open:
                     job = await self._step(job)
+                    if job.state is JobState.SAVING:
+                        self._left(job_id)
             except _Over as over:
+                self._left(job_id)
                 job = await asyncio.to_thread(
                     self._endings.end, over.job, over.state, over.reason, over.detail
                 )

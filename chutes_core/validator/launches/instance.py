@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from chutes_core.base.errors import ChutesError, ProtocolError
 from chutes_core.wire.connection import SealedConnection, expect, open_connection
 from chutes_core.wire.frames import Frame, FrameKind
-from chutes_core.wire.job import JobOrder, JobQuery, JobReport
+from chutes_core.wire.job import JobOrder, JobQuery, JobReport, PortOrder
 from chutes_core.wire.launch import FrameError, Renewal, Started, StartOrder, StopOrder
 from chutes_core.wire.sealing import PROVEN
 
@@ -92,6 +92,21 @@ async def ask_job(address: InstanceAddress, job_id: str) -> JobReport:
     return _read(frame, JobReport)
 
 
+async def open_port(address: InstanceAddress, order: PortOrder) -> SealedConnection:
+    """Return a connection that is a byte stream to a port of the instance's job.
+
+    Raises:
+        InstanceRefused: there is no such port, nothing listens, or the job has ended.
+        Unavailable, TimedOut, ProtocolError: the connection failed.
+    """
+    async with _opening(address) as connection:
+        await connection.send(FrameKind.PORT, order.model_dump_json().encode())
+        frame = expect(await connection.receive(CONTROL_TIMEOUT_S), FrameKind.OK, FrameKind.ERROR)
+        if frame.kind is FrameKind.ERROR:
+            raise _refused(frame)
+        return connection
+
+
 async def _say(
     address: InstanceAddress, kind: FrameKind, order: BaseModel, answer: FrameKind, timeout_s: float
 ) -> Frame:
@@ -99,13 +114,27 @@ async def _say(
         await connection.send(kind, order.model_dump_json().encode())
         frame = expect(await connection.receive(timeout_s), answer, FrameKind.ERROR)
     if frame.kind is FrameKind.ERROR:
-        error = _read(frame, FrameError)
-        raise InstanceRefused(error.code, error.message, hint=error.hint)
+        raise _refused(frame)
     return frame
+
+
+def _refused(frame: Frame) -> InstanceRefused:
+    error = _read(frame, FrameError)
+    return InstanceRefused(error.code, error.message, hint=error.hint)
 
 
 @asynccontextmanager
 async def _connection(address: InstanceAddress) -> AsyncIterator[SealedConnection]:
+    async with _opening(address) as connection:
+        try:
+            yield connection
+        finally:
+            connection.abort()
+
+
+@asynccontextmanager
+async def _opening(address: InstanceAddress) -> AsyncIterator[SealedConnection]:
+    """Open a connection; it stays open unless what is done with it fails."""
     connection = await open_connection(
         address.host,
         address.port,
@@ -116,8 +145,9 @@ async def _connection(address: InstanceAddress) -> AsyncIterator[SealedConnectio
     )
     try:
         yield connection
-    finally:
+    except BaseException:
         connection.abort()
+        raise
 
 
 def _read(frame: Frame, model: type[_ModelT]) -> _ModelT:

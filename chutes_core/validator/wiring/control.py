@@ -19,6 +19,7 @@ from chutes_core.validator.api.routes import (
     transfers,
     wake,
 )
+from chutes_core.validator.api.routes.ports import is_port_path
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.gateway.asgi import AsgiApp
 from chutes_core.validator.launches.dialback import DialBacks
@@ -51,7 +52,7 @@ def build_control_plane(
     app.include_router(health.build_router(shared.health))
     document_errors(app)
     return SignedASGI(
-        FreshAfterWrites(app, pictures, except_under=MINER_PREFIX),
+        FreshAfterWrites(app, pictures, except_under=MINER_PREFIX, except_for=is_port_path),
         keypair=shared.ground.keys.hotkey,
         nonces=shared.store.nonces,
         authorise=shared.network.authorise_neuron,

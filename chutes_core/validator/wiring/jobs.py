@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from chutes_core.validator.jobs.claims import Claims
 from chutes_core.validator.jobs.conductor import Conductor
 from chutes_core.validator.jobs.ending import Endings
+from chutes_core.validator.jobs.ports.reach import Reach
 from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.wiring.ground import Shared
 from chutes_core.validator.wiring.launching import Launching
@@ -18,6 +19,7 @@ class JobParts:
     jobs: Jobs
     endings: Endings
     conductor: Conductor
+    reach: Reach
 
 
 def build_jobs(shared: Shared, traffic: Traffic, launching: Launching) -> JobParts:
@@ -32,6 +34,7 @@ def build_jobs(shared: Shared, traffic: Traffic, launching: Launching) -> JobPar
         endings=endings,
         wait_s=settings.job_wait_s,
     )
+    reach = Reach(store, launching.lifecycle.address)
     return JobParts(
         jobs=Jobs(store, clock, shared.rates, spending=traffic.gateway.spending, endings=endings),
         endings=endings,
@@ -44,5 +47,7 @@ def build_jobs(shared: Shared, traffic: Traffic, launching: Launching) -> JobPar
             drain=launching.keeper.drain,
             changed=traffic.pictures.refresh,
             max_files_bytes=settings.job_files_max_bytes,
+            left=reach.close_run,
         ),
+        reach=reach,
     )

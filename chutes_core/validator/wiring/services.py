@@ -12,14 +12,14 @@ from chutes_core.validator.catalog.builder import Builder, ProcessRuntimeBuilder
 from chutes_core.validator.catalog.chutes import Chutes, no_fee
 from chutes_core.validator.catalog.docker_builder import DockerBuilder, Guard
 from chutes_core.validator.catalog.images import Images
-from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.launches.logs import InstanceLogs
 from chutes_core.validator.settings import ValidatorSettings
 from chutes_core.validator.wiring.ground import Ground, Shared
+from chutes_core.validator.wiring.jobs import JobParts
 from chutes_core.validator.wiring.traffic import Traffic
 
 
-def build_services(shared: Shared, traffic: Traffic, jobs: Jobs) -> Services:
+def build_services(shared: Shared, traffic: Traffic, jobs: JobParts) -> Services:
     """Construct the services behind the user-facing routes."""
     store, clock, network = shared.store, shared.clock, shared.network
     return Services(
@@ -34,7 +34,8 @@ def build_services(shared: Shared, traffic: Traffic, jobs: Jobs) -> Services:
         secrets=shared.secrets,
         tail=InstanceLogs(shared.ground.client, network.url_of_miner).tail,
         wake=traffic.gateway.demand.touch,
-        jobs=jobs,
+        jobs=jobs.jobs,
+        reach=jobs.reach,
     )
 
 

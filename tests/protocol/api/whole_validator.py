@@ -234,7 +234,7 @@ def _fill(url, store, clock):
         "invocations": {"invocation_id": ids.new_id()},
         "miner": {"image_id": image_id, "launch_id": ids.new_id()},
         "evidence": {"epoch": 1},
-        "jobs": {"job_id": job.job_id, "name": job.files[0].name},
+        "jobs": {"job_id": job.job_id, "name": job.files[0].name, "path": "x"},
     }
 
 

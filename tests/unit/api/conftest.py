@@ -27,6 +27,7 @@ from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.domain.spending import Unwatched
 from chutes_core.validator.jobs.ending import Endings
+from chutes_core.validator.jobs.ports.reach import Reach
 from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
@@ -137,6 +138,7 @@ async def api(tmp_path) -> AsyncIterator[Api]:
         secrets=Secrets(store, clock, Vault(b"m" * 32)),
         tail=tail,
         wake=wake,
+        reach=Reach(store, lambda launch: None),
         jobs=Jobs(store, clock, rates, spending=Unwatched, endings=Endings(store, clock)),
         poll_s=0.01,
     )

@@ -96,9 +96,36 @@ async def test_new_code_supersedes_and_old_versions_stay(ready, alice, chute_bod
         ({"jobs": [{"name": "j"}, {"name": "j"}]}, 422, "job_twice"),
         ({"jobs": [{"name": f"j{n}"} for n in range(17)]}, 422, "too_many_jobs_declared"),
         (
-            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": 9, "proto": "tcp"}]}]},
+            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": 5353, "proto": "udp"}]}]},
             422,
             "not_supported",
+        ),
+        ({"jobs": [{"name": "j", "ports": [{"name": "a", "port": 1023}]}]}, 422, "bad_job"),
+        ({"jobs": [{"name": "j", "ports": [{"name": "a", "port": 65536}]}]}, 422, "bad_job"),
+        ({"jobs": [{"name": "j", "ports": [{"name": "A", "port": 8080}]}]}, 422, "bad_job"),
+        (
+            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": 8080, "proto": "ftp"}]}]},
+            422,
+            "bad_job",
+        ),
+        (
+            {"jobs": [{"name": "j", "ports": [{"name": n, "port": 8080} for n in "ab"]}]},
+            422,
+            "bad_job",
+        ),
+        (
+            {"jobs": [{"name": "j", "ports": [{"name": "a", "port": n} for n in (8080, 8081)]}]},
+            422,
+            "bad_job",
+        ),
+        (
+            {
+                "jobs": [
+                    {"name": "j", "ports": [{"name": f"a{n}", "port": 8080 + n} for n in range(9)]}
+                ]
+            },
+            422,
+            "bad_job",
         ),
         ({"jobs": [{"name": "j", "ports": [{"name": "a", "port": 0}]}]}, 422, "bad_job"),
         ({"tee": True}, 422, "not_supported"),

@@ -25,6 +25,7 @@ from chutes_core.validator.catalog.chutes import Chutes
 from chutes_core.validator.catalog.images import Images
 from chutes_core.validator.domain.spending import Unwatched
 from chutes_core.validator.jobs.ending import Endings
+from chutes_core.validator.jobs.ports.reach import Reach
 from chutes_core.validator.jobs.service import Jobs
 from chutes_core.validator.launches.vault import Vault
 from chutes_core.validator.store.database import Store
@@ -62,6 +63,7 @@ def validator(tmp_path, monkeypatch):
         secrets=Secrets(store, clock, Vault(b"m" * 32)),
         tail=no_tail,
         wake=lambda chute_id: None,
+        reach=Reach(store, lambda launch: None),
         jobs=Jobs(store, clock, rates, spending=Unwatched, endings=Endings(store, clock)),
         poll_s=0.01,
     )

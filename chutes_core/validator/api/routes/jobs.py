@@ -19,7 +19,7 @@ from chutes_core.validator.api.openapi import PART
 from chutes_core.validator.api.pages import AskedPage
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.api.views import when
-from chutes_core.validator.domain.jobs import JOB_REASONS, JobRun, JobState
+from chutes_core.validator.domain.jobs import JOB_REASONS, JobPort, JobRun, JobState
 from chutes_core.validator.jobs.service import JobAsked
 
 MAX_BODY_BYTES = 1024 * 1024  # 256 KiB of arguments, escaped in JSON
@@ -119,10 +119,23 @@ def job_view(job: JobRun) -> dict[str, Any]:
         "rao_per_hour": job.rate.rao_per_hour,
         "held_rao": job.held_rao,
         "charge_rao": job.charge_rao,
+        "ports": [_port_view(job, port) for port in job.ports],
         "files": [
             {"name": file.name, "size_bytes": file.size_bytes, "sha256": file.sha256}
             for file in job.files
         ],
+    }
+
+
+def _port_view(job: JobRun, port: JobPort) -> dict[str, Any]:
+    """Return a port with the path that it is called at (http alone) and its tunnel's."""
+    place = f"/jobs/{job.job_id}"
+    return {
+        "name": port.name,
+        "port": port.port,
+        "proto": port.proto,
+        "path": f"{place}/ports/{port.name}/" if port.proto == "http" else None,
+        "tunnel": f"{place}/tunnels/{port.name}",
     }
 
 

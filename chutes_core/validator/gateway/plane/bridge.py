@@ -23,11 +23,18 @@ from chutes_core.validator.gateway.plane.heads import (
     status_line,
 )
 from chutes_core.validator.gateway.plane.request import Request
+from chutes_core.wire.stream import UPGRADE
 
 if TYPE_CHECKING:
     from chutes_core.validator.gateway.plane.http import Connection
 
 _WEBSOCKET = "websocket"
+STREAM = "chutes.stream"
+"""ASGI extension of a request that may become a byte stream: the application starts its answer with
+status 101, and from then on what it receives and sends are pieces of the stream."""
+SWITCHING = (
+    f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {UPGRADE}\r\n\r\n"
+).encode()
 
 
 class Bridge:
@@ -49,6 +56,7 @@ class Bridge:
         self._continued = not request.shape.expects
         self._asked_close = False
         self._keep = False
+        self._streams = False
         self._receiving: asyncio.Event = asyncio.Event()
         self._writable: asyncio.Event = asyncio.Event()
         self.answers_after_eof = not is_call
@@ -92,6 +100,8 @@ class Bridge:
             more: Scope = {"subprotocols": [], "extensions": {"websocket.http.response": {}}}
             return {"type": "websocket", "scheme": scheme, **more, **common}
         scheme = "https" if secure else "http"
+        if self._request.is_stream:
+            common["extensions"] = {STREAM: {}}
         return {"type": "http", "scheme": scheme, "method": shape.method, **common}
 
     async def run(self, app: AsgiApp) -> None:
@@ -112,6 +122,8 @@ class Bridge:
         """Return the next piece of the body, or that the caller has left."""
         if self.is_websocket:
             return await self._receive_websocket()
+        if self._streams:
+            return await self._receive_stream()
         request = self._request
         while not (self._left or self._ended or request.chunks or request.complete):
             self._continue()
@@ -120,7 +132,10 @@ class Bridge:
             self._by(None if self._connection.writable else self._connection.plane.unread_s)
         if self._left or self._ended:
             return {"type": "http.disconnect"}
-        if not request.chunks and request.complete and self._connected:
+        if request.is_stream and not self._connected:
+            self._connected = True  # it has no body: what came behind it is the stream's
+            return {"type": "http.request", "body": b"", "more_body": False}
+        if (request.is_stream or not request.chunks) and request.complete and self._connected:
             await self._until_over()
             return {"type": "http.disconnect"}
         body = request.body()
@@ -190,6 +205,18 @@ class Bridge:
             plane = self._connection.plane
             self._connection.deadline = inf if seconds is None else plane.now() + seconds
 
+    async def _receive_stream(self) -> Message:
+        """Return the next piece of a stream; its caller is not timed here."""
+        request = self._request
+        while not (self._left or self._ended or request.chunks):
+            await self._wait()
+        if self._left or self._ended:
+            return {"type": "http.disconnect"}
+        body = request.body()
+        request.chunks, request.size = [], 0
+        self._connection.balance()
+        return {"type": "http.request", "body": body, "more_body": True}
+
     async def _until_over(self) -> None:
         while not (self._left or self._ended):
             await self._wait()
@@ -205,6 +232,9 @@ class Bridge:
         if self._begun:
             raise RuntimeError("the answer has begun already")
         if self._left:
+            return
+        if status == 101:
+            await self._start_stream()
             return
         shape = self._request.shape
         pairs = [(name.lower(), value) for name, value in headers]
@@ -227,6 +257,14 @@ class Bridge:
         self._begun = True
         self._status = status
         self._connection.transport.write(b"".join(parts))
+        await self._writable.wait()
+
+    async def _start_stream(self) -> None:
+        if not self._request.is_stream:
+            raise RuntimeError("a stream that was not asked for")
+        self._begun = self._streams = True
+        self._status = 101
+        self._connection.transport.write(SWITCHING)
         await self._writable.wait()
 
     def _keeps(self) -> bool:

@@ -76,6 +76,7 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Parse what came, unless nothing came of what was sent before."""
         if self._over:
+            self._more_of_stream(data)
             return
         reader = self._reader
         if self._current is None:
@@ -89,13 +90,22 @@ class Connection(asyncio.Protocol):
                 self.deadline = min(self.deadline, limit)
         try:
             reader.feed(data)
-        except Upgrading:
-            self._over = True  # answered as plain HTTP, then closed
+        except Upgrading as upgrading:
+            self._over = True  # answered as plain HTTP, or as a stream, then closed
             self._step()
+            self._more_of_stream(data[upgrading.at :])
         except Refused:
             self._refuse()
         else:
             self._step()
+
+    def _more_of_stream(self, data: bytes) -> None:
+        """Keep what comes behind a request for a stream, for whoever reads it; drop all else."""
+        request, handler = self._current, self._handler
+        if data and request is not None and handler is not None and request.is_stream:
+            request.take(data)
+            handler.on_body()
+            self.balance()
 
     def eof_received(self) -> bool:
         """Take a half-close as the caller's leaving while a call runs (see docs/gateway.md).
@@ -104,7 +114,7 @@ class Connection(asyncio.Protocol):
         """
         self._eof = True
         handler, request = self._handler, self._current
-        whole = request is not None and request.complete
+        whole = request is not None and request.complete and not request.is_stream
         return whole and handler is not None and handler.answers_after_eof
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -284,7 +294,8 @@ class Connection(asyncio.Protocol):
         """Read on, unless a request waits for its turn or a body for its reader."""
         coming = self._reader.coming or self._current
         behind = coming is not None and self._handler is not None and coming.size > BUFFERED_BYTES
-        self._set_reading(reading=self._over or not (self._queued or behind))
+        dropped = self._over and (coming is None or not coming.is_stream)
+        self._set_reading(reading=dropped or not (self._queued or behind))
 
     def _set_reading(self, *, reading: bool) -> None:
         if reading != self._reading and not self.transport.is_closing():

@@ -30,7 +30,11 @@ class Refused(Exception):
 
 
 class Upgrading(Exception):
-    """A request for another protocol is whole; what follows it is no HTTP."""
+    """A request for another protocol is whole; what follows it, from ``at`` on, is no HTTP."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.at = at
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class Reader:
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade as error:
-            raise Upgrading from error
+            raise Upgrading(error.args[0]) from error
         except httptools.HttpParserError as error:  # the parser's own, or a callback's Refused
             self.refusal = self.refusal or MALFORMED
             raise Refused from error

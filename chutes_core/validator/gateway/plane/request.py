@@ -8,9 +8,12 @@ on can be read in one way only, so that no two servers on its path see different
 from dataclasses import dataclass
 from urllib.parse import unquote
 
+from chutes_core.wire.stream import UPGRADE
+
 SMALL_BYTES = 64 * 1024
 _VERSIONS = ("1.1", "1.0")
 _CHUNKED = b"chunked"
+_STREAM = UPGRADE.encode()
 
 RawHeader = tuple[bytes, bytes]
 
@@ -73,6 +76,12 @@ class Request:
         if not self.dropped:
             self.chunks.append(piece)
             self.size += len(piece)
+
+    @property
+    def is_stream(self) -> bool:
+        """Tell whether the request asks for a byte stream of ours (wire/stream)."""
+        shape = self.shape
+        return shape.upgrade == _STREAM and shape.method == "GET" and self.length is None
 
     def rest_is_small(self) -> bool:
         """Tell whether what is still to come of the body is worth reading for the next request."""
