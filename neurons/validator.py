@@ -15,6 +15,7 @@ if __package__ in (None, ""):  # run as a script of the checkout
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from chutes_core.base.errors import ChutesError
+from chutes_core.base.latency import favour_latency
 from chutes_core.base.logs import configure_logs
 from chutes_core.base.streams import fill_standard_streams
 from chutes_core.validator.lifetime import run
@@ -42,6 +43,7 @@ def main(**options: Any) -> None:
         sys.exit(EXIT_REFUSED)
     configure_logs(settings.log_level, as_json=settings.json_logs)
     fill_standard_streams()
+    favour_latency()
     sys.exit(uvloop.run(_main(settings)))
 
 

@@ -23,6 +23,7 @@ from chutes_core.base.errors import ProtocolError
 
 KEY_BYTES = 32
 NONCE_BYTES = 32
+TAG_BYTES = 16
 _GCM_NONCE_BYTES = 12
 PREAMBLE_MAGIC = b"CHU1"
 PREAMBLE_BYTES = 4 + 1 + 16 + NONCE_BYTES + 32
@@ -144,6 +145,14 @@ class Sealer:
         counter = self._counter
         self._counter = counter + 1
         return self._encrypt(counter.to_bytes(_GCM_NONCE_BYTES, "big"), plaintext, header)
+
+    def framed(self, plaintext: bytes) -> bytes:
+        """Return a whole frame: the ciphertext's length (u32, authenticated), then `seal`'s."""
+        counter = self._counter
+        self._counter = counter + 1
+        header = (len(plaintext) + TAG_BYTES).to_bytes(4, "big")
+        nonce = counter.to_bytes(_GCM_NONCE_BYTES, "big")
+        return header + self._encrypt(nonce, plaintext, header)
 
 
 class Opener:

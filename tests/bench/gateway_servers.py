@@ -197,6 +197,7 @@ async def gateway(kind: str, place: list) -> None:
 
     from gateway_stand_in import World, cord, planed, serving
 
+    from chutes_core.base.latency import favour_latency
     from chutes_core.validator.domain.snapshot import InstanceView
     from chutes_core.validator.gateway.gateway import Gateway
     from chutes_core.validator.gateway.journal import Journal
@@ -219,6 +220,7 @@ async def gateway(kind: str, place: list) -> None:
     with tempfile.TemporaryDirectory() as directory:
         made = Gateway(control=control, journal=Journal(Path(directory), "bench"), limits=limits)
         made.swap(world.snapshot())
+        favour_latency()  # as the validator's entry does
         async with planed(made) if kind == "gateway" else serving(made.front) as own:
             say(own, f"/c/{chute.slug}/api", key)
             await asyncio.Event().wait()

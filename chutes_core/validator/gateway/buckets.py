@@ -38,8 +38,9 @@ class Buckets:
     """
 
     def __init__(self, *, per_s: int, burst: int, clock: Clock) -> None:
-        self._per_s = per_s
+        self._per_minute = per_s * 60
         self._burst = burst
+        self._full = burst * _WHOLE
         self._clock = clock
         self._buckets: dict[str, _Bucket] = {}
 
@@ -54,7 +55,11 @@ class Buckets:
             RateLimited: with the seconds until the next call may pass.
         """
         now_us = self._clock.monotonic_us()
-        house = narrow = self._filled(key, self._per_s * 60, self._burst, now_us)
+        if calls_per_minute is None:
+            standing = self._taken(key, now_us)
+            if standing is not None:
+                return standing
+        house = narrow = self._filled(key, self._per_minute, self._burst, now_us)
         own = None
         if calls_per_minute is not None:
             own = self._filled(f"own:{key}", calls_per_minute, calls_per_minute, now_us)
@@ -71,6 +76,18 @@ class Buckets:
     async def obtain(self, key: str, *, calls_per_minute: int | None = None) -> Standing:
         """Count one call, as `take` does; in a worker this may ask for more first."""
         return self.take(key, calls_per_minute=calls_per_minute)
+
+    def _taken(self, key: str, now_us: int) -> Standing | None:
+        """Count a call of a key that the house's limit alone binds; None where `take` must."""
+        known, full = self._buckets.get(key), self._full
+        if known is None or known.full != full or known.per_minute != self._per_minute:
+            return None
+        tokens = min(full, known.tokens + (now_us - known.at_us) * known.per_minute) - _WHOLE
+        if tokens < 0 or len(self._buckets) > MAX_BUCKETS:
+            return None
+        known.tokens, known.at_us = tokens, now_us
+        reset_s = -((tokens - full) // (known.per_minute * 1_000_000))
+        return Standing(full // _WHOLE, tokens // _WHOLE, reset_s)
 
     def _filled(self, name: str, per_minute: int, burst: int, now_us: int) -> "_Bucket":
         """Return a bucket as it is now; a changed limit counts from now on."""

@@ -95,10 +95,15 @@ class Router:
 
         ``excluded`` names launches that this call has tried already.
         """
+        routes = self._routes.get(chute_id, _NONE)
+        if len(routes) == 1 and not excluded:
+            (route,) = routes.values()
+            if not route.breaker.tripped:
+                return route if route.has_slot() else NoSlot.FULL
         found: NoSlot = NoSlot.COLD
         free: list[Route] = []
         now_us: int | None = None
-        for launch_id, route in self._routes.get(chute_id, _NONE).items():
+        for launch_id, route in routes.items():
             if launch_id in excluded:
                 continue
             if route.breaker.tripped:

@@ -240,12 +240,14 @@ class FastCall(FastEnds):
         connection = self._connection
         if connection.gone:
             return
+        out = self._out
         if self._chunked:
             self._gather()
-            self._out.append(LAST_CHUNK)
+            out.append(LAST_CHUNK)
         else:
-            self._out.append(self._held)
-        self._write()
+            out.append(self._held)
+        self.begun = True
+        connection.transport.write(b"".join(out))
         connection.answered(keep=True)
 
     def _leave_unfinished(self) -> None:

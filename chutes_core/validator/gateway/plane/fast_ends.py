@@ -245,7 +245,7 @@ class FastEnds:
         parts.queue.wake(chute_id, 1)
         parts.demand.end(chute_id)
         parts.bodies.held_bytes -= len(call.body)
-        if not goes_on:
+        if call.hold.is_open and not goes_on:
             call.hold.release()
         parts.front.leave()
         if self._timer is not None:

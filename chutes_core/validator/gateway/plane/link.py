@@ -18,6 +18,7 @@ from chutes_core.wire.frames import MAX_PAYLOAD_BYTES, Frame, FrameKind
 from chutes_core.wire.sealing import (
     NONCE_BYTES,
     PROVEN,
+    TAG_BYTES,
     ConnectionKeys,
     Opener,
     Preamble,
@@ -35,8 +36,7 @@ from chutes_core.wire.together import (
 
 MAX_QUEUED_FRAMES = 8
 _HEAD_BYTES = 4
-_TAG_BYTES = 16
-_OVERHEAD_BYTES = 1 + _TAG_BYTES
+_OVERHEAD_BYTES = 1 + TAG_BYTES
 _KINDS = {int(kind): kind for kind in FrameKind if kind is not FrameKind.TOGETHER}
 _TOGETHER_BYTE = bytes([TOGETHER])
 _BYTES = {kind: bytes([kind]) for kind in FrameKind}
@@ -148,8 +148,7 @@ class Link(asyncio.Protocol):
         seal = self._sealer.seal
         if fits_together(messages, MAX_PAYLOAD_BYTES):
             plain = _TOGETHER_BYTE + pack_together(messages)
-            header = (len(plain) + _TAG_BYTES).to_bytes(_HEAD_BYTES, "big")
-            self._transport.write(header + seal(plain, header))
+            self._transport.write(self._sealer.framed(plain))
             return
         parts = []
         for kind, payload in messages:
@@ -170,8 +169,7 @@ class Link(asyncio.Protocol):
             plain = frame_of_three(_CALL, head, _BODY, body, _END)
         else:
             plain = frame_of_two(_CALL, head, _END)
-        header = (len(plain) + _TAG_BYTES).to_bytes(_HEAD_BYTES, "big")
-        self._transport.write(header + self._sealer.seal(plain, header))  # type: ignore[union-attr]
+        self._transport.write(self._sealer.framed(plain))  # type: ignore[union-attr]
 
     def hold(self) -> None:
         """Read no more for now: the caller is slower than the instance."""

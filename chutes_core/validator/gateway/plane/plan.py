@@ -83,7 +83,7 @@ class Plan:
             self._head = _template(self._shape, self.target, admitted.path)
             self._head_path = admitted.path
         before, between, after = self._head
-        return b"%b%b%b%d%b" % (before, invocation_id.encode(), between, length, after)
+        return b"".join((before, invocation_id.encode(), between, b"%d" % length, after))
 
 
 def _template(shape: Shape, target: Target | None, path: str) -> tuple[bytes, bytes, bytes]:

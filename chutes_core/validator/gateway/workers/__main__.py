@@ -8,11 +8,13 @@ import sys
 
 import uvloop
 
+from chutes_core.base.latency import favour_latency
 from chutes_core.validator.gateway.workers.worker import work
 
 
 def main() -> int:
     """Run one worker."""
+    favour_latency()
     return int(uvloop.run(work(socket.socket(fileno=int(sys.argv[1])))))
 
 
