@@ -23,7 +23,7 @@ from loguru import logger
 
 import chutes_core
 from chutes_core.base.errors import ProtocolError
-from chutes_core.miner.runtime import shim
+from chutes_core.miner.runtime import pids, shim
 from chutes_core.miner.runtime.base import (
     Ended,
     ImageBundle,
@@ -222,13 +222,13 @@ class ProcessRuntime:
             return
         pid = self._pid(launch_id)
         if pid is not None:
-            _signal(pid, signal.SIGTERM)
+            pids.send(pid, signal.SIGTERM)
             if await self._gone(launch_id, grace_s):
                 return
             logger.bind(launch_id=launch_id).warning("instance was killed after its grace time")
-            _signal_group(pid, signal.SIGKILL)
+            pids.send_to_group(pid, signal.SIGKILL)
         elif launch_id in self._children:  # the shim has not said its pid yet
-            _signal_group(self._children[launch_id].pid, signal.SIGKILL)
+            pids.send_to_group(self._children[launch_id].pid, signal.SIGKILL)
         await self._gone(launch_id, _KILL_WAIT_S)
 
     def forget(self, launch_id: str) -> None:
@@ -289,7 +289,7 @@ class ProcessRuntime:
         if record is None:
             return None
         pid, started = record.get("pid"), record.get("started")
-        if not isinstance(pid, int) or _started(pid) != started:
+        if not isinstance(pid, int) or pids.started(pid) != started:
             return None
         return pid
 
@@ -306,29 +306,6 @@ def _ready(record: dict[str, object]) -> Ready:
     if not isinstance(port, int) or not isinstance(key, str):
         raise RuntimeFailed("start_failed", "the instance wrote a ready line that is none")
     return Ready(port, key)
-
-
-def _started(pid: int) -> int | None:
-    """Return when a process started, in ticks since boot; None where it is dead or a zombie."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return None
-    return None if fields[0] == "Z" else int(fields[19])
-
-
-def _signal(pid: int, number: signal.Signals) -> None:
-    try:
-        os.kill(pid, number)
-    except ProcessLookupError:
-        return
-
-
-def _signal_group(pid: int, number: signal.Signals) -> None:
-    try:
-        os.killpg(pid, number)
-    except ProcessLookupError:
-        return
 
 
 def _tail(path: Path, max_chars: int) -> str:
