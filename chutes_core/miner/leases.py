@@ -21,6 +21,7 @@ _HISTORY_BLOCKS = 50_400  # a week of 12 s blocks stays in the store, as evidenc
 _LEAST_IDLE_BLOCKS = 20
 _LEAST_MARGIN_BLOCKS = 4
 _SHORTEST_LEASE_BLOCKS = 8
+MAX_LAUNCH_LEASES = 64  # what a LaunchRequest takes
 _BACKDATED_BLOCKS = 2  # a validator may be a block or two behind this miner's view
 
 
@@ -111,6 +112,21 @@ class LeaseBook:
             if lease.covers(block) and lease.validator_hotkey == validator_hotkey
         }
         return tuple(holding[gpu] for gpu in gpu_uuids if gpu in holding)
+
+    def with_next(self, leases: Sequence[Lease]) -> tuple[Lease, ...]:
+        """Return these, and the leases to the same validators that follow them without a gap.
+
+        A validator may be ahead of this miner's view of the chain: what holds now may be over
+        there. What follows is left out where the two are more than a launch request takes.
+        """
+        after = {(lease.gpu_uuid, lease.validator_hotkey, lease.to_block + 1) for lease in leases}
+        following = [
+            lease
+            for lease in self.current(min((lease.to_block for lease in leases), default=0))
+            if (lease.gpu_uuid, lease.validator_hotkey, lease.from_block) in after
+        ]
+        fits = len(leases) + len(following) <= MAX_LAUNCH_LEASES
+        return (*leases, *following) if fits else tuple(leases)
 
     def renew(
         self,

@@ -245,4 +245,4 @@ class Scheduler:
         gpus = (*action.gpu_uuids, *action.idle_gpus)
         leases = self._book.covering(gpus, action.validator_hotkey, block)
         if validator is not None and len(leases) == len(gpus):
-            self._deployer.begin(action, validator, leases)
+            self._deployer.begin(action, validator, self._book.with_next(leases))

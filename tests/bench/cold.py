@@ -4,7 +4,8 @@ A network of its own, one miner: a chute that goes a second after its last call 
 (which brings its image), left alone until its instance has gone, and called again, over and over;
 in turns by a miner that holds a stand-by and by one that holds none. Printed: for each the waits'
 and the steps' medians (seconds from the call, as both logs tell them), what the proof took of
-them, every start with the machine's load, and the lot as JSON. Nothing is asserted.
+them and the CPU seconds spent meanwhile; every start with the machine's load; all of it as JSON.
+Nothing is asserted.
 
 `without the proof` is the wait less the time from listening to the verdict: what would be left if
 a stand-by had been proven before (docs/adr/0130).
@@ -38,6 +39,7 @@ sys.path.insert(0, str(ROOT))
 
 from scripts.localnet import Localnet, Process, wait_until  # noqa: E402
 from scripts.runtimes import choose, ensure_base_image  # noqa: E402
+from tests.bench.cpu_times import cpu_seconds  # noqa: E402
 from tests.e2e.people import rich_user  # noqa: E402
 
 STEPS = (
@@ -169,7 +171,9 @@ class Bench:
         time.sleep(self.options.settle)
 
     def _start(self, miner: Process, stand_bys: int, since: float) -> None:
-        load, wait = os.getloadavg()[0], self._call()
+        load, before = os.getloadavg()[0], self._cpu(miner)
+        wait = self._call()
+        cpu = {name: round(s - before[name], 2) for name, s in self._cpu(miner).items()}
         lines = told([miner.log, self.validator.log], since)
         steps = steps_of(lines)
         proof = steps.get("verdict given", 0.0) - steps.get("instance listened", 0.0)
@@ -179,8 +183,14 @@ class Bench:
             "stand_bys": stand_bys,
             "from_stand_by": any(FROM_STAND_BY in text for _, text in lines),
             "load": round(load, 1),
+            "cpu_s": cpu,
             "steps_s": steps,
         })  # fmt: skip
+
+    def _cpu(self, miner: Process) -> dict[str, float]:
+        """Return the CPU seconds so far; a process's instances are the miner's."""
+        both = {"validator": self.validator, "miner and instance": miner}
+        return {name: cpu_seconds(process.popen.pid) for name, process in both.items()}
 
     def _call(self) -> float:
         began = time.perf_counter()
@@ -227,6 +237,10 @@ def summary(starts: Sequence[dict]) -> dict | None:
         "load": {
             "least": min(start["load"] for start in starts),
             "most": max(start["load"] for start in starts),
+        },
+        "median_cpu_s": {
+            name: round(statistics.median(start["cpu_s"][name] for start in starts), 3)
+            for name in starts[0]["cpu_s"]
         },
         "median_steps_s": steps,
     }

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_core.base.errors import Unauthenticated
-from chutes_core.miner.leases import LeaseBook
+from chutes_core.miner.leases import MAX_LAUNCH_LEASES, LeaseBook
 from chutes_core.miner.shares import share_gpus
 from chutes_core.miner.store import MinerStore
 from chutes_core.wire.lease import Lease
@@ -60,6 +60,36 @@ def test_nothing_is_signed_twice(miner_key, store):
     book = LeaseBook(miner_key, store, lease_blocks=BLOCKS)
     renew(book, 100)
     assert renew(book, 101) == ()
+
+
+def test_a_launch_brings_the_next_lease_too(miner_key, store):
+    """A validator that is a block ahead has the lease that holds there, and no other's."""
+    book = LeaseBook(miner_key, store, lease_blocks=BLOCKS)
+    (first,) = renew(book, 100)
+    (second,) = renew(book, first.to_block - 2)
+    renew(book, 100, gpus=("gpu-1",))
+    assert book.covering(["gpu-0"], A, first.to_block) == (first,)
+    assert book.with_next([first]) == (first, second)
+    assert book.with_next([second]) == (second,)
+    assert book.with_next([]) == ()
+
+
+def test_the_next_lease_of_another_validator_stays_here(miner_key, store):
+    """A launch tells a validator of no promise to another."""
+    book = LeaseBook(miner_key, store, lease_blocks=BLOCKS)
+    (first,) = renew(book, 100)
+    renew(book, first.to_block - 2, stakes={B: 1})
+    assert book.with_next([first]) == (first,)
+
+
+def test_a_launch_takes_no_more_leases_than_fit(miner_key):
+    """With 40 GPUs the leases that hold are all that is sent."""
+    book, gpus = LeaseBook(miner_key, MemoryLeases(), lease_blocks=BLOCKS), range(40)
+    names = tuple(f"gpu-{n}" for n in gpus)
+    held = renew(book, 100, gpus=names)
+    assert len(renew(book, 100 + BLOCKS - 3, gpus=names)) == 40
+    assert book.with_next(held) == held
+    assert len(book.with_next(held[:32])) == MAX_LAUNCH_LEASES
 
 
 def test_renewal_follows_without_gap_or_overlap(miner_key, store):
