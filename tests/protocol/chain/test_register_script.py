@@ -38,7 +38,7 @@ def run(devnet, wallet):
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=180,
             check=False,
         )
         return done.returncode, json.loads(done.stdout), done.stderr

@@ -95,7 +95,7 @@ class House:
         for block in self.watcher.blocks_after(last):
             self.payments.apply(block)
 
-    def settle(self, refund_id, timeout_s=30):
+    def settle(self, refund_id, timeout_s=90):
         """Let validator and signer work until a refund has ended and all blocks are read."""
         deadline = time.monotonic() + timeout_s
         while time.monotonic() < deadline:

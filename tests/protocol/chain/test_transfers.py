@@ -28,7 +28,7 @@ def transfer(address, rao):
 def blocks_until(watcher, number, wanted):
     """Read on after a block until a wanted one has come; what was read, in order."""
     seen = []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while not seen or seen[-1].number < wanted:
         assert time.monotonic() < deadline
         seen += watcher.blocks_after(seen[-1].number if seen else number)

@@ -37,7 +37,7 @@ def chain():
 
 def run_until_sent(setter):
     """Look again and again until weights are set."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         outcome = setter.run_once(NOW_US)
         if isinstance(outcome, Submitted):

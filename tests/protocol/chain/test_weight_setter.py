@@ -19,9 +19,10 @@ NOW_US = 1_800_000_000_000_000
 
 
 @pytest.fixture
-def chain():
-    """A devnet of its own, since epochs and parameters are changed."""
-    with DevnetProcess(block_seconds=0.1, tempo=20, validators=1) as devnet:
+def chain(request):
+    """A devnet of its own, since epochs and parameters are changed; by default of short epochs."""
+    tempo = getattr(request, "param", 20)
+    with DevnetProcess(block_seconds=0.1, tempo=tempo, validators=1) as devnet:
         yield devnet
 
 
@@ -63,7 +64,7 @@ def registered(client, key, name):
 
 def run_until(setter, client, kind, **now):
     """Run the loop's one call until an outcome of a kind comes."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 90
     while time.monotonic() < deadline:
         outcome = setter.run_once(NOW_US)
         if isinstance(outcome, kind):
@@ -89,8 +90,10 @@ def test_paid_work_becomes_weights_and_incentive(client, key, store):
     setter = WeightSetter(client, key("//Validator1//hotkey"), store.epochs, Source(worker))
     first = run_until(setter, client, Submitted)
     assert first.weights == {worker.uid: 65_535}
-    assert setter.run_once(NOW_US).reason in ("done", "early", "rate_limited")
-    second = run_until(setter, client, Submitted)
+    second = setter.run_once(NOW_US)
+    if not isinstance(second, Submitted):  # else this machine has slept over the epoch's end
+        assert second.reason in ("done", "early", "rate_limited")
+        second = run_until(setter, client, Submitted)
     assert second.epoch > first.epoch
     assert store.epochs.last_submitted_epoch() == second.epoch
     kept = store.epochs.get(first.epoch)
@@ -120,6 +123,7 @@ def test_a_twin_with_an_empty_store_does_not_send_again(client, key, store, tmp_
     assert outcome.epoch > sent.epoch
 
 
+@pytest.mark.parametrize("chain", [600], indirect=True, ids=["long"])  # its epoch must go on
 def test_a_validator_that_died_after_sending_finds_its_extrinsic(client, key, store, monkeypatch):
     """The record of the epoch is completed from the chain, with the hash that was really sent."""
 
@@ -128,7 +132,7 @@ def test_a_validator_that_died_after_sending_finds_its_extrinsic(client, key, st
 
     hotkey = key("//Validator1//hotkey")
     source = Source(registered(client, key, "//Miner1"))
-    setter = WeightSetter(client, hotkey, store.epochs, source)
+    setter = WeightSetter(client, hotkey, store.epochs, source, lead_blocks=10_000)
 
     def die(*_, **__):
         raise DiedError

@@ -31,7 +31,7 @@ def controls(quiet):
 async def ask(socket, method, *params):
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
     await socket.send(json.dumps(request))
-    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+    return json.loads(await asyncio.wait_for(socket.recv(), 60))
 
 
 def test_blocks_are_made_when_asked_for(controls):
@@ -60,7 +60,7 @@ async def test_connections_break_without_a_closing_frame(quiet, controls):
         assert await asyncio.to_thread(controls.fault, "drop_connections") == 2
         for socket in (first, second):
             with pytest.raises(ConnectionClosed) as closed:
-                await asyncio.wait_for(socket.recv(), 10)
+                await asyncio.wait_for(socket.recv(), 60)
             assert closed.value.rcvd is None
     async with connect(quiet.url) as again:
         assert "result" in await ask(again, "system_chain")
@@ -109,10 +109,10 @@ async def test_a_new_version_is_told_to_subscribers(quiet, controls):
     """The subscription hears of it, and the version at the old block stays."""
     async with connect(quiet.url) as socket:
         await ask(socket, "state_subscribeRuntimeVersion")
-        first = json.loads(await asyncio.wait_for(socket.recv(), 10))["params"]["result"]
+        first = json.loads(await asyncio.wait_for(socket.recv(), 60))["params"]["result"]
         spec = first["specVersion"] + 1
         await asyncio.to_thread(lambda: controls.fault("spec_version", spec=spec))
-        heard = json.loads(await asyncio.wait_for(socket.recv(), 10))["params"]["result"]
+        heard = json.loads(await asyncio.wait_for(socket.recv(), 60))["params"]["result"]
         assert heard["specVersion"] == spec
         old = (await ask(socket, "state_getRuntimeVersion", quiet.genesis_hash))["result"]
         assert old["specVersion"] == 461
@@ -126,7 +126,7 @@ async def test_plain_http_answers_requests_batches_and_nonsense(quiet):
     async def post(head, body):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(head.encode() + b"\r\n\r\n" + body)
-        raw = await asyncio.wait_for(reader.read(), 10)
+        raw = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         return raw
 

@@ -32,7 +32,7 @@ async def running(metadata_file):
 async def ask(socket, method, *params):
     request = {"jsonrpc": "2.0", "id": 1, "method": method, "params": list(params)}
     await socket.send(json.dumps(request))
-    return json.loads(await asyncio.wait_for(socket.recv(), 10))
+    return json.loads(await asyncio.wait_for(socket.recv(), 60))
 
 
 async def drain(socket):
@@ -61,7 +61,7 @@ async def test_a_client_that_does_not_read_is_cut_off(running, monkeypatch):
         for _ in range(10):
             chain.produce(next(times))  # all at once: nothing can be sent in between
         with pytest.raises(ConnectionClosed) as closed:
-            await asyncio.wait_for(drain(slow), 10)
+            await asyncio.wait_for(drain(slow), 60)
         assert closed.value.rcvd.reason == "too slow"
         assert "result" in await ask(other, "system_chain")
     assert chain.on_best == []
@@ -73,7 +73,7 @@ async def test_subscriptions_per_connection_are_bounded(running, monkeypatch):
     monkeypatch.setattr(subscriptions, "MAX_SUBSCRIPTIONS", 1)
     async with connect(url) as socket:
         assert "result" in await ask(socket, "state_subscribeRuntimeVersion")
-        await asyncio.wait_for(socket.recv(), 10)
+        await asyncio.wait_for(socket.recv(), 60)
         answer = await ask(socket, "state_subscribeRuntimeVersion")
         assert "at most 1" in answer["error"]["message"]
 

@@ -14,5 +14,5 @@ async def test_twenty_clients_keep_it_upright(metadata_file):
         assert devnet.controls().best() > still
     assert (seen.sent, seen.refused, seen.included) == (600, 0, 600)
     assert seen.unknown_calls_refused > 0
-    assert seen.answer_ms_worst < 5_000
+    assert seen.answer_ms_worst < 20_000
     assert seen.blocks >= 5

@@ -38,6 +38,6 @@ def test_a_file_of_another_chain_exits_2(metadata_file, tmp_path):
     with DevnetProcess(block_seconds=1, state=path):
         pass
     command = [sys.executable, "-m", "chutes_core.devnet", "--state", str(path), "--tempo", "7"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=180)
     assert done.returncode == 2
     assert "other parameters" in done.stderr

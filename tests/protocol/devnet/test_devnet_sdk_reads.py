@@ -8,7 +8,7 @@ from bittensor.reads import REGISTRY
 
 from chutes_core.devnet.genesis import dev_address
 
-TIMEOUT_S = 20
+TIMEOUT_S = 90
 
 OWNER, VALIDATOR = dev_address("//Owner"), dev_address("//Validator1")
 VALIDATOR_HOTKEY = dev_address("//Validator1//hotkey")

@@ -13,7 +13,7 @@ from chutes_core.devnet.genesis import dev_address
 from chutes_core.devnet.launch import DevnetProcess
 
 BTCLI = Path(sys.executable).with_name("btcli")
-TIMEOUT_S = 60
+TIMEOUT_S = 180
 FUNDS_TAO = 5_000
 
 

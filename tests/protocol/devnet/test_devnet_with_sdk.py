@@ -8,7 +8,7 @@ from bittensor_core import Keypair
 
 from chutes_core.base.units import RAO_PER_TAO
 
-TIMEOUT_S = 60
+TIMEOUT_S = 120
 LOOPBACK = 0x7F000001
 
 

@@ -47,7 +47,7 @@ async def house(tmp_path: Path, limits: GatewayLimits, served_by: str) -> AsyncI
     door = planed(gateway) if served_by == "plane" else serving(gateway.front)
     async with door as port:
         url = f"http://127.0.0.1:{port}"
-        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+        async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=90) as client:
             made = House(world, gateway, journal, client, owner_id, key, chute, port)
             made.swap()
             yield made

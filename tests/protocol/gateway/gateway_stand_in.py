@@ -295,7 +295,7 @@ class House:
 
     async def quiet(self) -> None:
         """Wait until no call runs any more."""
-        await asyncio.wait_for(self.gateway.quiet(), 20)
+        await asyncio.wait_for(self.gateway.quiet(), 60)
 
     def queueing(self) -> asyncio.Semaphore:
         """Return a semaphore that is released for each caller who begins to wait."""

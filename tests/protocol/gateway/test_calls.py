@@ -142,7 +142,7 @@ async def test_a_stream_arrives_chunk_by_chunk(house: House, instance):
         await call.start(200, (("content-type", "text/event-stream"),))
         for number in range(4):
             await call.chunk(b"data: %d\n\n" % number)
-            await asyncio.wait_for(go.wait(), 10)
+            await asyncio.wait_for(go.wait(), 60)
             go.clear()
         await call.end()
 

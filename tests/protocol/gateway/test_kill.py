@@ -61,9 +61,9 @@ async def test_kill_9_loses_no_answered_call(tmp_path: Path, instance):
                 enough.set()
 
     url = f"http://127.0.0.1:{port}"
-    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=90) as client:
         callers = [asyncio.ensure_future(caller(client, name)) for name in range(CALLERS)]
-        await asyncio.wait_for(enough.wait(), 60)
+        await asyncio.wait_for(enough.wait(), 120)
         process.kill()
         await process.wait()
         await asyncio.gather(*callers)

@@ -355,7 +355,7 @@ async def _mutated(seed: int, pieces: list[bytes]) -> None:
         chute, key = world.chute(owner_id), world.key(owner_id).encode()
         world.instances[chute.chute_id] = (one.view(chute.chute_id),)
         gateway.swap(world.snapshot())
-        http = HttpLimits(max_per_address=None, head_timeout_s=0.1, keep_alive_s=1)
+        http = HttpLimits(max_per_address=None, head_timeout_s=0.5, keep_alive_s=1)
         async with planed(gateway, limits=http) as port:
             victim = call(key, LAST, body=secret)
             assert (await talk(port, victim)).endswith(secret)

@@ -272,7 +272,7 @@ async def test_holds_of_concurrent_calls_add_up(house: House, instance):
     path = "/c/amy-two/api/echo"
     running = [asyncio.ensure_future(house.post(path, headers=headers)) for _ in range(2)]
     for _ in running:
-        await asyncio.wait_for(begun.acquire(), 10)
+        await asyncio.wait_for(begun.acquire(), 60)
     assert house.gateway.taken_rao(user) == 200
     assert said(await house.post(path, headers=headers))[0] == 402
     go.set()
@@ -306,7 +306,7 @@ async def test_a_hold_is_checked_against_the_balance_after_the_upload(house: Hou
     slow = asyncio.ensure_future(
         house.post("/v1/chat/completions", content=body(), headers=headers)
     )
-    await asyncio.wait_for(uploading.wait(), 10)
+    await asyncio.wait_for(uploading.wait(), 60)
     await house.client.get("/v1/models", headers=headers)  # the upload has begun by now
     house.world.payers[user] = replace(house.world.payers[user], spendable_rao=19)
     house.world.drained["w1"] = 1
@@ -369,7 +369,7 @@ async def test_callers_of_a_cold_chute_wait_for_its_first_instance(house: House,
     queueing = house.queueing()
     waiting = [asyncio.ensure_future(house.post(content=b"x")) for _ in range(2)]
     for _ in waiting:
-        await asyncio.wait_for(queueing.acquire(), 10)
+        await asyncio.wait_for(queueing.acquire(), 60)
     demand = house.gateway.demand.snapshot()[house.chute.chute_id]
     assert (demand.waiting, demand.in_flight) == (2, 0)
     assert said(await house.post()) == (429, "queue_full")
@@ -384,7 +384,7 @@ async def test_a_caller_who_leaves_the_queue_is_forgotten(house: House):
     """Leaving while waiting frees the place and the hold, and leaves no record."""
     queueing = house.queueing()
     asking = asyncio.ensure_future(house.post())
-    await asyncio.wait_for(queueing.acquire(), 10)
+    await asyncio.wait_for(queueing.acquire(), 60)
     asking.cancel()
     await asyncio.wait((asking,))
     await house.quiet()
@@ -422,7 +422,7 @@ async def test_too_many_calls_at_once_are_429(house: House):
     """The gateway itself is bounded; a place is free again when a call ends."""
     queueing = house.queueing()
     first = asyncio.ensure_future(house.post())
-    await asyncio.wait_for(queueing.acquire(), 10)
+    await asyncio.wait_for(queueing.acquire(), 60)
     assert said(await house.post()) == (429, "gateway_full")
     first.cancel()
     await asyncio.wait((first,))

@@ -105,7 +105,7 @@ class FakeValidator:
     events: list = field(default_factory=list)
     leases: list = field(default_factory=list)
     refuse: ChutesError | None = None
-    listen_deadline_s: int = 20
+    listen_deadline_s: int = 90
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     @property
@@ -126,7 +126,7 @@ class FakeValidator:
         self.wanted.append(chute)
         return chute
 
-    async def until(self, condition, timeout_s=30):
+    async def until(self, condition, timeout_s=90):
         async with self.changed:
             await asyncio.wait_for(self.changed.wait_for(condition), timeout_s)
 

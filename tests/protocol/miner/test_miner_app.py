@@ -14,7 +14,7 @@ from chutes_core.miner.app import run
 from chutes_core.miner.settings import MinerSettings
 from chutes_core.wire.discovery import commitment_of
 
-WAIT_S = 30
+WAIT_S = 90
 
 
 @dataclass(frozen=True)
@@ -165,7 +165,7 @@ async def test_two_validators_never_hold_one_gpu(world, settings, serve_validato
     served, idle = (first, second) if first.requests else (second, first)
     launch_id, _ = served.events_of("listening")[0]
     served.set_state(launch_id, "gone", "scaled_down")
-    for _ in range(20):
+    for _ in range(300):
         if idle.requests:
             break
         chain.block += 100

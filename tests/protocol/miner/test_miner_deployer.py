@@ -22,7 +22,7 @@ from chutes_core.miner.validator_api import HttpValidatorApi
 from chutes_core.wire.lease import Lease
 from chutes_core.wire.sealing import PROVEN, Preamble
 
-WAIT_S = 20
+WAIT_S = 90
 
 
 class Miner:

@@ -47,7 +47,7 @@ async def running(tmp_path, make_bundle):
         runtimes.append(runtime)
         image = await runtime.prepare(bundle(tmp_path, make_bundle("FROM x\nRUN apt-get y\n")))
         await runtime.start(InstanceSpec(LAUNCH, image, ENV))
-        return runtime, (await runtime.wait_ready(LAUNCH, 20) if wait else None)
+        return runtime, (await runtime.wait_ready(LAUNCH, 90) if wait else None)
 
     yield start
     for runtime in runtimes:
@@ -67,7 +67,7 @@ async def until_ended(runtime):
     return runtime.ended(LAUNCH)
 
 
-async def until(condition, timeout_s=20):
+async def until(condition, timeout_s=90):
     """Other processes give no event to wait for: look until it is so."""
     deadline = time.monotonic() + timeout_s
     while not condition():
@@ -82,7 +82,7 @@ async def test_an_instance_starts_listens_and_stops(running, runner_command):
     assert runtime.ended(LAUNCH) is None
     _, writer = await asyncio.open_connection("127.0.0.1", ready.port)
     writer.close()
-    await runtime.stop(LAUNCH, 5)
+    await runtime.stop(LAUNCH, 60)
     assert runtime.ended(LAUNCH).exit_code == -signal.SIGTERM
     assert runtime.instances() == (LAUNCH,)
     runtime.forget(LAUNCH)
@@ -115,7 +115,7 @@ async def test_an_early_end_is_told_with_its_code(running):
     """An instance that ends before it listens is a failure with its exit code."""
     runtime, _ = await running("-c", "import sys; print('no luck'); sys.exit(9)", wait=False)
     with pytest.raises(RuntimeFailed) as caught:
-        await runtime.wait_ready(LAUNCH, 20)
+        await runtime.wait_ready(LAUNCH, 90)
     assert caught.value.code == "instance_ended"
     assert runtime.ended(LAUNCH).exit_code == 9
     assert "no luck" in runtime.log_tail(LAUNCH, 100)
@@ -165,9 +165,9 @@ async def test_another_runtime_finds_the_instance_again(running, runner_command,
     again = ProcessRuntime(tmp_path / "data", environ=OPERATOR)
     assert again.instances() == (LAUNCH,)
     assert again.ended(LAUNCH) is None
-    assert await again.wait_ready(LAUNCH, 1) == ready
+    assert await again.wait_ready(LAUNCH, 60) == ready
     await until(lambda: "tiny runner" in again.log_tail(LAUNCH, 4000))
-    await asyncio.gather(again.stop(LAUNCH, 5), until_ended(runtime))
+    await asyncio.gather(again.stop(LAUNCH, 60), until_ended(runtime))
     assert again.ended(LAUNCH).exit_code == -signal.SIGTERM
 
 

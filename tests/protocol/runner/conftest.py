@@ -26,7 +26,7 @@ from graval.profile import PROFILES
 
 TICKET = b"t" * 32
 PROFILE = PROFILES["test"]
-WAIT_S = 30.0
+WAIT_S = 90.0
 
 CHUTE = """
 import asyncio
