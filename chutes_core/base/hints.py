@@ -10,11 +10,14 @@ _SIGN_BTAUTH = "sign method, path, body and receiver as btauth/1 says; see docs/
 _SMALLER = "send less: docs/limits.md names every bound"
 
 HINTS: dict[str, str] = {
+    "alias_of_alias": "name the chutes themselves, in the order in which they are to be asked",
     "answer_too_large": _PROTOCOL,
     "at_capacity": _TRY_AGAIN,
     "auth_bad_signature": "sign exactly what is sent: the bytes of the body, else the purpose",
     "auth_malformed": _SIGN_BTAUTH,
     "auth_replayed": "sign each request anew; a nonce counts once",
+    "bad_alias_name": "1 to 63 of: a-z 0-9 . _ -, beginning with a letter or a digit",
+    "bad_alias_targets": "chutes alias set NAME CHUTE CHUTE …, each once",
     "bad_answer": _PROTOCOL,
     "bad_coldkey": "give the coldkey's ss58 address",
     "bad_cord": "see the cord's declaration: @chute.cord(…)",
@@ -59,6 +62,7 @@ HINTS: dict[str, str] = {
     "no_code": "deploy the file that declares the chute",
     "no_public_key": "send the instance's X25519 public key with the event",
     "nonce_used": "give the nonce that the log names as the chain's",
+    "no_such_alias": "chutes alias list shows yours",
     "no_such_chute": "chutes chutes list shows yours, --include-public all that you may call",
     "no_deposit": "pay to your deposit address first; chutes account shows it",
     "no_such_deposit": "the list of your deposits shows their ids",
@@ -87,6 +91,7 @@ HINTS: dict[str, str] = {
     "scope": "make a key with that scope, or with --admin: chutes keys create",
     "superseded": "launch the chute's newest version: GET /miner/wanted",
     "test_proof_refused": "test proofs, stand-in GPUs and the process runtime are for a devnet",
+    "too_many_aliases": "delete an alias first: chutes alias delete",
     "too_many_cords": "split the chute",
     "too_many_headers": "send fewer headers; data belongs into the body",
     "too_many_keys": "delete a key first: chutes keys delete",

@@ -25,6 +25,7 @@ EXIT_UNREACHABLE = 3
 EXIT_INTERRUPTED = 130
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "alias": ("alias:alias", "Name several chutes at once: the first that can answers."),
     "balance": ("balance:balance", "Show your account, its balance and where to pay."),
     "build": ("build:build", "Build the image of a chute, at the validator or here."),
     "completion": ("completion:completion", "Print the shell's completion script."),

@@ -8,6 +8,7 @@ from chutes_core.validator.domain.accounts import ApiKey, Scope
 from chutes_core.validator.domain.chutes import Cord
 from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.domain.snapshot import (
+    AliasView,
     ChuteView,
     FreeCalls,
     InstanceView,
@@ -68,6 +69,9 @@ SNAPSHOTS = st.builds(
     chutes=st.dictionaries(NAMES, CHUTES),
     slugs=st.dictionaries(NAMES, NAMES),
     models=st.dictionaries(NAMES, NAMES),
+    aliases=st.dictionaries(
+        NAMES, st.builds(AliasView, NAMES, NAMES, st.lists(NAMES, max_size=2).map(tuple))
+    ),
     instances=st.dictionaries(NAMES, st.lists(INSTANCES, max_size=2).map(tuple)),
     drained=st.dictionaries(NAMES, COUNTS),
     ledger_entry=COUNTS,

@@ -255,6 +255,12 @@ class ReportForm(Form):
     reason: str = Field(min_length=1, max_length=4_000)
 
 
+class AliasForm(Form):
+    """PUT /aliases/{name}."""
+
+    chutes: Annotated[tuple[Short, ...], Field(max_length=100)]
+
+
 class ShareForm(Form):
     """POST /chutes/share and /chutes/unshare."""
 

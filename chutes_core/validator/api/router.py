@@ -4,6 +4,7 @@ from fastapi import APIRouter
 
 from chutes_core.validator.api.deps import Guards
 from chutes_core.validator.api.routes import (
+    aliases,
     chutes,
     images,
     instances,
@@ -33,6 +34,7 @@ def build_router(services: Services) -> APIRouter:
         images,
         warmup,
         chutes,
+        aliases,
         instances,
         jobs,
         ports,

@@ -77,8 +77,8 @@ class Chutes:
             Forbidden: ``not_developer``.
             Invalid: the draft breaks a rule (catalog/rules).
             NotFound: ``no_such_image``.
-            Conflict: ``image_not_built``, or ``name_taken`` by another chute of the owner's whose
-                name differs only in case.
+            Conflict: ``image_not_built``, or ``name_taken`` by an alias of the owner's, or by
+                another chute whose name differs only in case.
             PaymentRequired: ``fee_not_accepted`` (its facts name the fee),
                 ``insufficient_balance`` or ``key_budget_spent``.
         """
@@ -199,17 +199,27 @@ class Chutes:
         other = self._store.chutes.by_name(owner.username, name)
         if other is not None and other.chute_id != chute_id:
             raise Conflict("name_taken", f"you have a chute {other.name} already")
+        if self._store.aliases.get(owner.user_id, name.lower()) is not None:
+            raise Conflict(
+                "name_taken",
+                f"you have an alias {name.lower()}",
+                hint="choose another name, or delete the alias first: chutes alias delete",
+            )
 
     def _slug(self, owner: Account, name: str, chute_id: str) -> str:
         slug = ids.slug(owner.username, name)
-        if self._store.chutes.by_slug(slug) is None:
+        if self._is_free(slug):
             return slug
         for length in (6, 12, 32):
             suffix = chute_id.replace("-", "")[:length]
             longer = f"{slug[: ids.MAX_SLUG_LENGTH - length - 1].rstrip('-')}-{suffix}"
-            if self._store.chutes.by_slug(longer) is None:
+            if self._is_free(longer):
                 return longer
         raise Conflict("slug_taken", "no free slug for this chute", hint="choose another name")
+
+    def _is_free(self, slug: str) -> bool:
+        rows = self._store
+        return rows.chutes.by_slug(slug) is None and rows.aliases.by_slug(slug) is None
 
     def _charge(
         self,

@@ -68,8 +68,19 @@ class InstanceView:
 
 
 @dataclass(frozen=True)
+class AliasView:
+    """An alias as admission sees it: the chutes that are asked, in their order."""
+
+    owner_id: str
+    name: str
+    chute_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Snapshot:
     """The whole picture. Keys are found by the SHA-256 (hex) of the presented secret part.
+
+    Aliases are found by slug, by user/name, and by `own_alias` for their owner.
 
     ``ledger_entry`` is the id of the ledger's newest entry that the balances show.
     """
@@ -79,6 +90,15 @@ class Snapshot:
     chutes: Mapping[str, ChuteView] = field(default_factory=dict)
     slugs: Mapping[str, str] = field(default_factory=dict)
     models: Mapping[str, str] = field(default_factory=dict)
+    aliases: Mapping[str, AliasView] = field(default_factory=dict)
     instances: Mapping[str, tuple[InstanceView, ...]] = field(default_factory=dict)
     drained: Mapping[str, int] = field(default_factory=dict)
     ledger_entry: int = 0
+
+
+def own_alias(user_id: str, name: str) -> str:
+    """Return the text under which an owner's alias is found by its plain name.
+
+    Neither a slug nor a user/name has a colon.
+    """
+    return f"{user_id}:{name}"

@@ -14,7 +14,13 @@ from chutes_core.base.errors import Forbidden, NotFound, Unauthenticated
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.chutes import Cord
 from chutes_core.validator.domain.keytext import parse_key, presented_key
-from chutes_core.validator.domain.snapshot import ChuteView, PayerView, Snapshot
+from chutes_core.validator.domain.snapshot import (
+    AliasView,
+    ChuteView,
+    PayerView,
+    Snapshot,
+    own_alias,
+)
 from chutes_core.validator.gateway.target import Target
 
 _KEY_HINT = "send a key as Authorization: Bearer cpk_...; make one with chutes keys create"
@@ -83,19 +89,28 @@ def authenticate(snapshot: Snapshot, headers: Mapping[str, str], *, now_s: int) 
 def admit(
     snapshot: Snapshot, key: ApiKey, target: Target, *, method: str, model: str | None = None
 ) -> Admitted:
-    """Return the call that a key's holder makes.
+    """Return the call that a key's holder makes of a chute; an alias is none (gateway/aliases).
 
     Raises:
         NotFound: ``chute_not_found`` or ``cord_not_found``.
         Forbidden: ``scope``: the key's scopes do not cover calls of this chute.
     """
-    chute = _chute(snapshot, target, model)
+    if alias_of(snapshot, key, target, model) is not None:
+        raise no_chute()
+    return admit_to(snapshot, key, _chute(snapshot, target, model), target, method=method)
+
+
+def admit_to(
+    snapshot: Snapshot, key: ApiKey, chute: ChuteView | None, target: Target, *, method: str
+) -> Admitted:
+    """Return the call that a key's holder makes of this chute.
+
+    Raises:
+        NotFound: ``chute_not_found`` or ``cord_not_found``.
+        Forbidden: ``scope``.
+    """
     if chute is None or not visible(chute, key.user_id):
-        raise NotFound(
-            "chute_not_found",
-            "no such chute, or it is not shared with you",
-            hint="chutes chutes list --include-public shows what you may call",
-        )
+        raise no_chute()
     if not key.allows("chutes", "invoke", chute.chute_id):
         raise Forbidden(
             "scope",
@@ -107,15 +122,44 @@ def admit(
     return Admitted(key, payer, chute, cord, target.path)
 
 
-def callable_models(snapshot: Snapshot, key: ApiKey) -> list[str]:
-    """Return the models that a key may call, in order of name."""
-    return sorted(
-        model
-        for model, chute_id in snapshot.models.items()
-        if (chute := snapshot.chutes.get(chute_id)) is not None
-        and visible(chute, key.user_id)
-        and key.allows("chutes", "invoke", chute_id)
+def alias_of(
+    snapshot: Snapshot, key: ApiKey, target: Target, model: str | None
+) -> AliasView | None:
+    """Return the alias that a request names: an alias' plain name means the caller's own alone."""
+    aliases = snapshot.aliases
+    if not aliases or target.form == "cord":
+        return None
+    if target.form == "slug":
+        return aliases.get(target.chute)
+    name = model or ""
+    return aliases.get(own_alias(key.user_id, name)) or aliases.get(name)
+
+
+def no_chute() -> NotFound:
+    """Return what is said of a chute that is not there, or not for this caller."""
+    return NotFound(
+        "chute_not_found",
+        "no such chute, or it is not shared with you",
+        hint="chutes chutes list --include-public shows what you may call",
     )
+
+
+def callable_models(snapshot: Snapshot, key: ApiKey) -> list[str]:
+    """Return the models that a key may call, and its holder's aliases of them, in order of name."""
+
+    def may(chute_id: str) -> bool:
+        chute = snapshot.chutes.get(chute_id)
+        return (
+            chute is not None
+            and visible(chute, key.user_id)
+            and key.allows("chutes", "invoke", chute_id)
+        )
+
+    found = {model for model, chute_id in snapshot.models.items() if may(chute_id)}
+    for alias in snapshot.aliases.values():
+        if alias.owner_id == key.user_id and any(map(may, alias.chute_ids)):
+            found.add(alias.name)
+    return sorted(found)
 
 
 def visible(chute: ChuteView, user_id: str) -> bool:

@@ -52,9 +52,30 @@ class Call:
         return self.admitted.chute.chute_id
 
     @property
+    def choices(self) -> tuple[Admitted, ...]:
+        """Return what may answer, the next one first: one chute, unless an alias was called."""
+        return (self.admitted,)
+
+    @property
+    def fails_over(self) -> bool:
+        """Tell whether another chute may answer where one lets its time pass."""
+        return False
+
+    @property
+    def answered_by(self) -> str:
+        """Return the slug of the chute that answers, where the caller named an alias."""
+        return ""
+
+    @property
     def free(self) -> bool:
         """Tell whether the call costs its payer nothing, whatever it comes to."""
         return self.admitted.payer.free and not self.hold.paid
+
+    def aim(self, admitted: Admitted) -> None:
+        """Ask this one of the choices."""
+
+    def turned_down(self) -> None:
+        """Note that the chute which was asked gave no answer."""
 
     def dispatch(self, launch_id: str, clock: Clock) -> None:
         """Note that the call now goes to this instance."""

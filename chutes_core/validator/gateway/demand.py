@@ -18,7 +18,14 @@ FORGIVEN_S = 60
 class _Counts:
     """Of one chute; changed in place, for this is done twice a call."""
 
-    __slots__ = ("in_flight", "last_call_s", "waited_until_s", "waiting", "waiting_since_s")
+    __slots__ = (
+        "in_flight",
+        "last_call_s",
+        "missed_s",
+        "waited_until_s",
+        "waiting",
+        "waiting_since_s",
+    )
 
     def __init__(self) -> None:
         self.last_call_s = 0
@@ -26,6 +33,7 @@ class _Counts:
         self.waiting = 0
         self.waiting_since_s = 0
         self.waited_until_s = 0
+        self.missed_s = 0
 
     def snapshot(self) -> ChuteDemand:
         """Return them as they are now."""
@@ -69,6 +77,19 @@ class Demand:
             self.end(chute_id)
 
     @contextmanager
+    def elsewhere(self, chute_id: str, there: str) -> Iterator[None]:
+        """Count a caller, who is in flight, as in flight there instead: an alias led to it."""
+        if there == chute_id:
+            yield
+            return
+        self.end(chute_id)
+        try:
+            with self.calling(there):
+                yield
+        finally:
+            self.begin(chute_id)
+
+    @contextmanager
     def waiting(self, chute_id: str) -> Iterator[None]:
         """Count a caller, who is in flight, as waiting for an instance instead."""
         self._change(chute_id, in_flight=-1, waiting=1)
@@ -88,6 +109,14 @@ class Demand:
         """Note that somebody wants the chute hot, without a call (warm-up)."""
         self._change(chute_id, in_flight=0, waiting=0)
         self.news.set()
+
+    def missed(self, chute_id: str) -> None:
+        """Note that a call went elsewhere because the chute is cold: it is wanted hot, too."""
+        self._change(chute_id, in_flight=0, waiting=0)
+        counts = self._chutes[chute_id]
+        if counts.missed_s != counts.last_call_s:
+            counts.missed_s = counts.last_call_s
+            self.news.set()
 
     def keep(self, chute_ids: Collection[str]) -> None:
         """Forget chutes that are gone and have no caller left: a new snapshot has come."""

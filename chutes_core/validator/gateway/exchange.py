@@ -18,7 +18,7 @@ from chutes_core.validator.gateway.headers import to_caller
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.pool import Carrier
 from chutes_core.validator.gateway.reply import Reply
-from chutes_core.validator.gateway.told import timing_of
+from chutes_core.validator.gateway.told import call_pairs
 from chutes_core.wire.call import ResponseHead
 from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
 from chutes_core.wire.launch import FrameError
@@ -90,7 +90,7 @@ class Exchange:
         headers = to_caller(head.headers)
         caller_is_slow = True
         with anyio.CancelScope(deadline=self._by(self._limits.idle_timeout_s)) as scope:
-            await reply.start(head.status, headers, [timing_of(self._call)])
+            await reply.start(head.status, headers, call_pairs(self._call))
             while True:
                 caller_is_slow = False
                 scope.deadline = self._by(self._limits.idle_timeout_s)

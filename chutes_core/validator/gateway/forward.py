@@ -13,6 +13,7 @@ from chutes_core.base.errors import ChutesError, Exhausted, ProtocolError, Timed
 from chutes_core.validator.domain.invocations import Outcome
 from chutes_core.validator.domain.snapshot import ChuteView
 from chutes_core.validator.domain.statuses import status_of
+from chutes_core.validator.gateway.admission import Admitted
 from chutes_core.validator.gateway.affinity import prefix_of
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.demand import Demand
@@ -98,21 +99,24 @@ class Forwarder:
         return self._refused(call, route, _refusal(said), fault=said.code not in NO_FAULT)
 
     async def _serve(self, call: Call, reply: Reply) -> Ending:
+        home = call.chute_id  # where the call is counted while no instance has it
         while call.attempts < self._limits.max_attempts:
-            route = await self._route(call)
+            route = await self._route(call, home)
             call.tried = (*call.tried, route.view.launch_id)
             call.attempts += 1
             try:
-                with self._router.using(route):
+                there = self._demand.elsewhere(home, call.chute_id)
+                with self._router.using(route), there:
                     result = await self._try(call, reply, route)
             finally:
                 self._queue.wake(call.chute_id, 1)
             if isinstance(result, Ending):
                 return result
             call.last_error = result.error
+            call.turned_down()
         raise _gave_up(call.last_error)
 
-    async def _route(self, call: Call) -> Route:
+    async def _route(self, call: Call, home: str) -> Route:
         """Return a route with a free slot; a caller of a cold chute waits for one.
 
         So does one whose call could not be delivered, for the last instance is gone.
@@ -120,15 +124,12 @@ class Forwarder:
         loop = asyncio.get_running_loop()
         until = loop.time() + self._limits.cold_wait_s
         waited = False
-        admitted = call.admitted
-        prefix = prefix_of(admitted.chute, admitted.cord, call.body)
+        ways = [(one, prefix_of(one.chute, one.cord, call.body)) for one in call.choices]
         while True:
-            found: Route | NoSlot | None = None
-            if prefix:
-                found = self._router.preferred(call.chute_id, prefix, call.tried)
-            if found is None:
-                found = await self._router.obtain(call.chute_id, call.tried)
+            found, one = await self._first(ways, call)
             if isinstance(found, Route):
+                if one is not call.admitted:
+                    call.aim(one)
                 return found
             # A call that may have reached an instance never waits for another: its own work may
             # be what ends them.
@@ -136,10 +137,35 @@ class Forwarder:
             if call.last_error is not None and (call.delivered or not may_wait):
                 raise _gave_up(call.last_error)
             if loop.time() >= until or not may_wait:
-                raise _no_slot(found, call.admitted.chute)
+                raise _no_slot(found, one.chute)
             waited = True
-            with self._demand.waiting(call.chute_id):
-                await self._queue.wait(call.chute_id, until - loop.time())
+            ids = (one.chute.chute_id for one, _ in ways)
+            with self._demand.waiting(home):
+                await self._queue.wait(home, until - loop.time(), *(i for i in ids if i != home))
+
+    async def _first(
+        self, ways: list[tuple[Admitted, bytes]], call: Call
+    ) -> tuple[Route | NoSlot, Admitted]:
+        """Return the first choice that has a free slot, or why none has: a cold one may have soon.
+
+        A cold chute that is passed over is wanted hot all the same.
+        """
+        why: tuple[NoSlot, Admitted] | None = None
+        for one, prefix in ways:
+            chute_id = one.chute.chute_id
+            found: Route | NoSlot | None = None
+            if prefix:
+                found = self._router.preferred(chute_id, prefix, call.tried)
+            if found is None:
+                found = await self._router.obtain(chute_id, call.tried)
+            if isinstance(found, Route):
+                return found, one
+            if found is NoSlot.COLD and len(ways) > 1:
+                self._demand.missed(chute_id)
+            if why is None or (found is NoSlot.COLD and why[0] is not NoSlot.COLD):
+                why = found, one
+        assert why is not None, "a call has one choice at least"
+        return why
 
     async def _try(self, call: Call, reply: Reply, route: Route) -> Ending | Refusal:
         """Call one instance; a pooled connection that turns out dead is replaced once."""
@@ -163,6 +189,8 @@ class Forwarder:
             try:
                 head = await exchange.ask()
             except TimedOut as error:
+                if error.code != PAID_TIME_OVER and call.fails_over:
+                    return self._refused(call, route, error)
                 if error.code != PAID_TIME_OVER:
                     route.failed(self._clock.monotonic_us())
                 raise

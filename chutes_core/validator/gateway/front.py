@@ -9,7 +9,6 @@ who leaves stops the call at the instance.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
 from typing import Protocol
 
 from loguru import logger
@@ -21,19 +20,19 @@ from chutes_core.base.ids import new_id
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.snapshot import Snapshot
 from chutes_core.validator.domain.statuses import status_of
-from chutes_core.validator.gateway.admission import Admitted, admit, authenticate, callable_models
+from chutes_core.validator.gateway.admission import Admitted, authenticate, callable_models
+from chutes_core.validator.gateway.aliases import AliasCall, Choices, admit_all
 from chutes_core.validator.gateway.asgi import AsgiApp, Receive, Scope, Send
-from chutes_core.validator.gateway.body import Bodies, Room, check_arguments, model_of
+from chutes_core.validator.gateway.asked import Request, head_of
+from chutes_core.validator.gateway.body import Bodies, Room, model_of
 from chutes_core.validator.gateway.buckets import Buckets
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.demand import Demand
 from chutes_core.validator.gateway.forward import Forwarder
-from chutes_core.validator.gateway.headers import call_head
-from chutes_core.validator.gateway.holds import Holds
+from chutes_core.validator.gateway.holds import Hold, Holds
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.target import Target, target_of
 from chutes_core.validator.gateway.usage import tail_for
-from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL, CallHead
 
 CANCEL_AGAIN_S = 1.0
 
@@ -44,25 +43,6 @@ class JournalState(Protocol):
     def check(self) -> None:
         """Raise Unavailable if calls cannot be recorded now."""
         ...
-
-
-@dataclass(frozen=True)
-class Request:
-    """The parts of an ASGI scope that front looks at; header names in lower case."""
-
-    method: str
-    path: str
-    headers: dict[str, str]
-    scope: Scope
-
-    @classmethod
-    def of(cls, scope: Scope) -> "Request":
-        """Read a scope; of a header that stands there twice the last one counts."""
-        headers = {
-            name.decode("latin-1").lower(): value.decode("latin-1")
-            for name, value in scope["headers"]
-        }
-        return cls(scope.get("method", "GET").upper(), scope["path"], headers, scope)
 
 
 class Front:
@@ -241,17 +221,16 @@ class Front:
             model = model_of(body)
             snapshot = self._snapshot()
             key = authenticate(snapshot, request.headers, now_s=self._clock.now_s())
-        admitted = admit(snapshot, key, target, method=request.method, model=model)
-        hold = await self._holds.obtain(admitted.payer, admitted.chute.rate, admitted.key)
+        choices = admit_all(snapshot, key, target, method=request.method, model=model)
+        payer = choices.calls[0].payer
+        hold = await self._holds.obtain(payer, choices.rate, key)
         try:
             if body is None:
                 body = await self._body(request, receive, room)
             if body is None:
                 hold.release()
                 return None
-            head = _head(request, target, admitted, invocation_id, body)
-            encoded = head.model_dump_json().encode()
-            return Call(invocation_id, admitted, encoded, body, hold)
+            return _call(request, target, choices, invocation_id, body, hold)
         except BaseException:
             hold.release()
             raise
@@ -274,6 +253,25 @@ class Front:
                 await asyncio.wait((work,), timeout=CANCEL_AGAIN_S)
         if not work.cancelled():
             work.result()
+
+
+def _call(
+    request: Request,
+    target: Target,
+    choices: Choices,
+    invocation_id: str,
+    body: bytes,
+    hold: Hold,
+) -> Call:
+    def encode(admitted: Admitted, said: bytes) -> bytes:
+        head = head_of(request, target, admitted, invocation_id, said)
+        return head.model_dump_json().encode()
+
+    if choices.aliased:
+        by_model = target.form == "model"
+        return AliasCall(invocation_id, choices, body, hold, encode=encode, by_model=by_model)
+    admitted = choices.calls[0]
+    return Call(invocation_id, admitted, encode(admitted, body), body, hold)
 
 
 def _internal() -> ChutesError:
@@ -301,25 +299,6 @@ async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
         hint="use a streaming cord: its answer comes chunk by chunk",
     )
     await Reply(as_http, new_id(), "GET").error(error, 0)  # type: ignore[arg-type]
-
-
-def _head(
-    request: Request, target: Target, admitted: Admitted, invocation_id: str, body: bytes
-) -> CallHead:
-    if target.form == "cord":
-        check_arguments(body, request.headers.get("content-type"))
-    head = call_head(
-        invocation_id=invocation_id,
-        method=request.method,
-        path=admitted.path,
-        query=request.scope.get("query_string", b""),
-        headers=request.scope["headers"],
-        length=len(body),
-    )
-    if target.form == "cord":
-        form = (HEADER_CALL, CALL_BY_ARGUMENTS)
-        return head.model_copy(update={"headers": (*head.headers, form)})
-    return head
 
 
 def _model_list(models: list[str]) -> dict[str, object]:

@@ -51,6 +51,11 @@ class Hold:
         self.paid = paid
         self.is_open = True
 
+    def cover(self, rate: Rate) -> None:
+        """Note by which rate the call is paid: what is held covers that of each of its choices."""
+        if not self._counted:
+            self.rao = min(self._taken, rate.hold_rao)
+
     def settle(self, sequence: int, charge_rao: int, outcome: Outcome = "ok") -> None:
         """Turn the hold into a charge, or a counted call, until the store has it."""
         if self.is_open:

@@ -16,20 +16,21 @@ class ColdQueue:
         self._per_chute = per_chute
         self._in_all = in_all
         self._waiters: dict[str, deque[asyncio.Future[None]]] = {}
+        self._size = 0
 
     @property
     def size(self) -> int:
         """Return how many callers wait."""
-        return sum(map(len, self._waiters.values()))
+        return self._size
 
-    async def wait(self, chute_id: str, timeout_s: float) -> bool:
-        """Wait for a wake-up; False if none came in time.
+    async def wait(self, chute_id: str, timeout_s: float, *others: str) -> bool:
+        """Wait for a wake-up, of this chute or of others; False if none came in time.
 
         Raises:
             Exhausted: ``queue_full``.
         """
-        waiters = self._waiters.setdefault(chute_id, deque())
-        if len(waiters) >= self._per_chute or self.size >= self._in_all:
+        waiting = len(self._waiters.get(chute_id, ()))
+        if waiting >= self._per_chute or self._size >= self._in_all:
             raise Exhausted(
                 "queue_full",
                 "too many callers wait for this chute to start",
@@ -37,14 +38,22 @@ class ColdQueue:
                 retry_after_s=10,
             )
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiters.append(woken)
+        for one in (chute_id, *others):
+            self._waiters.setdefault(one, deque()).append(woken)
+        self._size += 1
         try:
             await asyncio.wait((woken,), timeout=max(timeout_s, 0.0))
             return woken.done()
         finally:
-            waiters.remove(woken)
-            if not waiters and self._waiters.get(chute_id) is waiters:
-                del self._waiters[chute_id]
+            self._size -= 1
+            for one in (chute_id, *others):
+                self._leave(one, woken)
+
+    def _leave(self, chute_id: str, woken: "asyncio.Future[None]") -> None:
+        waiters = self._waiters[chute_id]
+        waiters.remove(woken)
+        if not waiters:
+            del self._waiters[chute_id]
 
     def wake(self, chute_id: str, count: int) -> None:
         """Wake the ``count`` callers who have waited longest."""

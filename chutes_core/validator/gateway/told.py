@@ -10,6 +10,7 @@ from chutes_core.validator.gateway.call import Call
 
 LIMIT, REMAINING, RESET = b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"
 TIMING = b"x-chutes-timing"
+CHUTE = b"x-chutes-chute"
 _WAITED = b"queue;dur=%d.%03d, first_byte;dur=%d.%03d"
 _LINES = b"".join(b"%b: %%d\r\n" % name for name in (LIMIT, REMAINING, RESET)) + (
     b"%b: %b\r\n" % (TIMING, _WAITED)
@@ -29,6 +30,12 @@ def rate_pairs(standing: Standing) -> list[Pair]:
 def timing_of(call: Call) -> Pair:
     """Return the timing header of an answer whose head has come from an instance."""
     return (TIMING, _WAITED % (_ms(_queue_us(call)) + _ms(call.first_byte_us)))
+
+
+def call_pairs(call: Call) -> list[Pair]:
+    """Return what an answer tells of its call: its times, and for an alias which chute answered."""
+    chute = call.answered_by
+    return [timing_of(call), *([(CHUTE, chute.encode("latin-1", "replace"))] if chute else [])]
 
 
 def timing_of_all(total_us: int) -> Pair:

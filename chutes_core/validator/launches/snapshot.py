@@ -10,15 +10,18 @@ from collections.abc import Callable, Container, Iterable
 from dataclasses import replace
 
 from chutes_core.validator.domain.accounts import FREE, Account
+from chutes_core.validator.domain.aliases import Alias
 from chutes_core.validator.domain.chutes import Chute
 from chutes_core.validator.domain.launches import REASON_TEXT, Launch, LaunchState, Reason
 from chutes_core.validator.domain.money import Rate, user_credit
 from chutes_core.validator.domain.snapshot import (
+    AliasView,
     ChuteView,
     FreeCalls,
     InstanceView,
     PayerView,
     Snapshot,
+    own_alias,
 )
 from chutes_core.validator.launches.quota import Quota, free_calls
 from chutes_core.validator.launches.vault import Vault
@@ -44,6 +47,7 @@ def build(
         accounts = store.accounts.all()
         keys = store.keys.all_live()
         chutes = store.chutes.all_live()
+        aliases = store.aliases.all()
         jobs = store.jobs.claimed()
         launches = [one for one in store.launches.open() if one.launch_id not in jobs]
         drained, ledger_entry = store.invocations.drained(), store.ledger.last_entry_id()
@@ -66,6 +70,7 @@ def build(
         chutes=views,
         slugs={view.slug: chute_id for chute_id, view in views.items()},
         models=_models(chutes),
+        aliases=_aliases(aliases),
         instances=instances,
         drained=drained,
         ledger_entry=ledger_entry,
@@ -178,3 +183,16 @@ def _models(chutes: Iterable[Chute]) -> dict[str, str]:
         for text in (f"{chute.username}/{chute.name}", chute.slug, chute.name):
             models.setdefault(text, chute.chute_id)
     return models
+
+
+def _aliases(aliases: Iterable[Alias]) -> dict[str, AliasView]:
+    """Map slug and user/name to aliases, and for their owners alone the plain names.
+
+    So nobody takes over another's plain name, and none is taken over by a chute deployed later.
+    """
+    found: dict[str, AliasView] = {}
+    for one in aliases:
+        view = AliasView(one.user_id, one.name, one.chute_ids)
+        for text in (one.slug, one.model, own_alias(one.user_id, one.name)):
+            found[text] = view
+    return found

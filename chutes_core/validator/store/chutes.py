@@ -78,6 +78,14 @@ class ChuteRows:
         """Return the live chute that is served under this slug, or None."""
         return self._one("SELECT * FROM chutes WHERE slug=? AND deleted_at_s IS NULL", (slug,))
 
+    def is_named(self, name: str) -> bool:
+        """Tell whether a live chute, of whomever, has this name (case does not matter)."""
+        sql = (
+            "SELECT EXISTS (SELECT 1 FROM chutes"
+            " WHERE deleted_at_s IS NULL AND lower(name)=lower(?))"
+        )
+        return self._db.number(sql, (name,)) == 1
+
     def all_live(self) -> tuple[Chute, ...]:
         """Return every chute that is not deleted, oldest first."""
         return self._many(

@@ -13,6 +13,7 @@ from sqlite_utils import Database
 
 from chutes_core.base.clock import Clock, SystemClock
 from chutes_core.validator.store.accounts import AccountRows
+from chutes_core.validator.store.aliases import AliasRows
 from chutes_core.validator.store.blobs import Blobs
 from chutes_core.validator.store.chutes import ChuteRows
 from chutes_core.validator.store.connection import Connection
@@ -58,6 +59,7 @@ class Store:
         self.keys = KeyRows(connection)
         self.images = ImageRows(connection)
         self.chutes = ChuteRows(connection)
+        self.aliases = AliasRows(connection)
         self.launches = LaunchRows(connection)
         self.proofs = ProofRows(connection)
         self.gpus = GpuRows(connection)

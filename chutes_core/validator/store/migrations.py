@@ -442,3 +442,13 @@ def _paid_work(db: Database) -> None:
         " WHERE free = 0 AND outcome IN ('ok', 'client_gone', 'chute_error_paid')"
         " GROUP BY hour, launch_id, user_id"
     )
+
+
+@migrations(name="0140-aliases")
+def _aliases(db: Database) -> None:
+    db.execute(
+        "CREATE TABLE aliases (user_id TEXT NOT NULL REFERENCES accounts(user_id),"
+        " name TEXT NOT NULL, slug TEXT NOT NULL UNIQUE, chute_ids TEXT NOT NULL,"
+        " created_at_s INTEGER NOT NULL, updated_at_s INTEGER NOT NULL,"
+        " PRIMARY KEY (user_id, name)) STRICT, WITHOUT ROWID"
+    )

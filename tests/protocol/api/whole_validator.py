@@ -210,11 +210,15 @@ def _fill(url, store, clock):
         fields = {"username": "alice", "name": "app", "tag": "1", "dockerfile": "FROM a/b:1\n"}
         done = http.post("/images/", data=fields, files={"build_context": context.getvalue()})
         assert done.status_code == 202, done.text
+        built = http.get("/images/alice/app:1/logs", timeout=60)  # ends once it is built
+        assert built.status_code == 200, built.text
         cord = {"function": "say", "path": "/say", "public_api_path": "/say"}
         chute = {"name": "app", "image": "app:1", "filename": "app.py", "ref_str": "app:chute"}
         done = http.post("/chutes/", json=chute | {"code": "chute = 1", "cords": [cord]})
         assert done.status_code == 200, done.text
         key = http.post("/api_keys/", json={"name": "k", "admin": True}).json()
+        done = http.put("/aliases/both", json={"chutes": ["app"]})
+        assert done.status_code == 200, done.text
         secret = http.post("/secrets/", json={"purpose": "app", "key": "A", "value": "b"}).json()
     owner = store.accounts.by_username("alice")
     blob = store.blobs.put([b"\x89PNG\r\n\x1a\n"], limit_bytes=100)
@@ -228,6 +232,7 @@ def _fill(url, store, clock):
         "logos": {"logo_id": logo.logo_id},
         "images": {"reference": "alice/app:1"},
         "chutes": {"reference": "app"},
+        "aliases": {"name": "both"},
         "users": {"hotkey": BOB.ss58_address, "refund_id": ids.new_id()},
         "launches": {"launch_id": ids.new_id()},
         "instances": {"instance_id": ids.new_id()},

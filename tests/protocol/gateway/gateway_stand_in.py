@@ -17,7 +17,14 @@ from chutes_core.validator.domain.accounts import ApiKey, Scope
 from chutes_core.validator.domain.chutes import Cord
 from chutes_core.validator.domain.keytext import format_key, hash_secret
 from chutes_core.validator.domain.money import Rate
-from chutes_core.validator.domain.snapshot import ChuteView, InstanceView, PayerView, Snapshot
+from chutes_core.validator.domain.snapshot import (
+    AliasView,
+    ChuteView,
+    InstanceView,
+    PayerView,
+    Snapshot,
+    own_alias,
+)
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.wire.call import CallEnd, CallHead, ResponseHead
@@ -212,6 +219,7 @@ class World:
     payers: dict[str, PayerView] = field(default_factory=dict)
     chutes: dict[str, ChuteView] = field(default_factory=dict)
     models: dict[str, str] = field(default_factory=dict)
+    aliases: dict[str, AliasView] = field(default_factory=dict)
     instances: dict[str, tuple[InstanceView, ...]] = field(default_factory=dict)
     drained: dict[str, int] = field(default_factory=dict)
 
@@ -252,6 +260,12 @@ class World:
         self.models[f"model/{slug}"] = chute.chute_id
         return chute
 
+    def alias(self, owner_id: str, name: str, *chutes: ChuteView) -> None:
+        """Name chutes as bob's alias, in their order."""
+        view = AliasView(owner_id, name, tuple(chute.chute_id for chute in chutes))
+        for text in (f"bob-{name}", f"bob/{name}", own_alias(owner_id, name)):
+            self.aliases[text] = view
+
     def snapshot(self) -> Snapshot:
         return Snapshot(
             keys=dict(self.keys),
@@ -259,6 +273,7 @@ class World:
             chutes=dict(self.chutes),
             slugs={chute.slug: chute_id for chute_id, chute in self.chutes.items()},
             models=dict(self.models),
+            aliases=dict(self.aliases),
             instances=dict(self.instances),
             drained=dict(self.drained),
         )

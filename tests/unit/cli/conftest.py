@@ -20,7 +20,7 @@ from chutes_core.sdk.config import ClientConfig, save_config
 from chutes_core.wire.signing import verify_user
 
 SEED = "22" * 32
-PURPOSES = {"images", "chutes", "api_keys", "me", "logs", "invocations", ""}
+PURPOSES = {"aliases", "images", "chutes", "api_keys", "me", "logs", "invocations", ""}
 
 
 @dataclass
@@ -72,7 +72,7 @@ class FakeApi:
             def handle_any(self) -> None:
                 api.handle(self)
 
-            do_GET = do_POST = do_DELETE = handle_any
+            do_GET = do_POST = do_PUT = do_DELETE = handle_any
 
             def log_message(self, *args: object) -> None: ...
 

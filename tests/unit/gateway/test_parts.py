@@ -171,6 +171,33 @@ async def test_the_queue_is_bounded_for_each_chute_and_in_all():
     assert queue.size == 0
 
 
+async def test_who_waits_for_several_chutes_waits_once_and_is_woken_by_any():
+    """An alias' caller stands in the queue of each of its chutes, and leaves all of them."""
+    queue = ColdQueue(per_chute=2, in_all=2)
+    waiting = asyncio.ensure_future(queue.wait("a", 60, "b"))
+    await asyncio.sleep(0)
+    assert queue.size == 1
+    assert set(queue.waiting_for()) == {"a", "b"}
+    queue.wake("b", 1)
+    assert await waiting
+    assert (queue.size, queue.waiting_for()) == (0, ())
+
+
+async def test_a_chute_that_calls_pass_over_is_wanted_hot():
+    """A cold chute whose calls another one answers is demanded, and told once a second."""
+    clock = ManualClock(100)
+    demand = Demand(clock)
+    demand.missed("c")
+    assert demand.snapshot()["c"].last_call_s == 100
+    assert await demand.news.wait(0)
+    demand.missed("c")
+    assert not await demand.news.wait(0)
+    clock.advance(1)
+    demand.missed("c")
+    assert await demand.news.wait(0)
+    assert demand.snapshot()["c"].last_call_s == 101
+
+
 def test_demand_counts_a_caller_once():
     """A waiting caller is not in flight; a chute that is gone is forgotten when it is quiet."""
     clock = ManualClock(100)

@@ -12,7 +12,13 @@ import orjson
 from pydantic import TypeAdapter
 
 from chutes_core.validator.domain.accounts import ApiKey
-from chutes_core.validator.domain.snapshot import ChuteView, InstanceView, PayerView, Snapshot
+from chutes_core.validator.domain.snapshot import (
+    AliasView,
+    ChuteView,
+    InstanceView,
+    PayerView,
+    Snapshot,
+)
 
 _NUMBERS = ("ledger_entry",)
 _MAPS = tuple(field.name for field in fields(Snapshot) if field.name not in _NUMBERS)
@@ -20,6 +26,7 @@ _READ: dict[str, TypeAdapter[Any]] = {
     "keys": TypeAdapter(ApiKey),
     "payers": TypeAdapter(PayerView),
     "chutes": TypeAdapter(ChuteView),
+    "aliases": TypeAdapter(AliasView),
 }
 
 
