@@ -104,6 +104,14 @@ class FastCall(FastEnds):
         else:
             self._broken(ProtocolError("unexpected_frame", f"{kind.name} in a response"))
 
+    def on_pieces(self, pieces: list[bytes]) -> bool:
+        """Take pieces of a chunked answer at once."""
+        if not self._chunked or self._finishing or self._call.tail is not None:
+            return False
+        self._pieces += [piece for piece in pieces if piece]
+        self._bytes_out += sum(map(len, pieces))
+        return True
+
     def on_batch(self) -> None:
         """Send what came together in one write, of a chunked body as one chunk."""
         if self._finishing or self._over:

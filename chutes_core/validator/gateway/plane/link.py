@@ -57,6 +57,10 @@ class Sink(Protocol):
         """Take three messages that came in one frame, and alone; False: they come one by one."""
         ...
 
+    def on_pieces(self, pieces: list[bytes]) -> bool:
+        """Take BODY messages that came one behind the other; False: they come one by one."""
+        ...
+
     def on_batch(self) -> None:
         """All frames that came together were given."""
         ...
@@ -274,26 +278,50 @@ class Link(asyncio.Protocol):
         return True
 
     def _take(self, data: bytes, opener: Opener) -> None:
+        """Take the frames that are whole; pieces of a body that came together are given at once."""
         at, size = 0, len(data)
-        while size - at >= _HEAD_BYTES:
-            begin = at + _HEAD_BYTES
-            header = data[at:begin]
-            length = int.from_bytes(header, "big")
-            if not _OVERHEAD_BYTES <= length <= MAX_PAYLOAD_BYTES + _OVERHEAD_BYTES:
-                raise ProtocolError("bad_frame", "a frame announces an impossible length")
-            end = begin + length
-            if end > size:
-                break
-            plain = opener.open(data[begin:end], header)
-            at = end
-            self._rest = data[at:] if at < size else b""  # `usable` looks at it
-            if plain[0] == TOGETHER:
-                self._messages(plain)
-            else:
-                self._message(plain[0], plain[1:])
-            if self._error is not None:
-                return
-        self._rest = data[at:] if at < size else b""
+        pieces: list[bytes] = []
+        try:
+            while size - at >= _HEAD_BYTES:
+                begin = at + _HEAD_BYTES
+                header = data[at:begin]
+                length = int.from_bytes(header, "big")
+                if not _OVERHEAD_BYTES <= length <= MAX_PAYLOAD_BYTES + _OVERHEAD_BYTES:
+                    raise ProtocolError("bad_frame", "a frame announces an impossible length")
+                end = begin + length
+                if end > size:
+                    break
+                plain = opener.open(data[begin:end], header)
+                at = end
+                if plain[0] == _BODY and self.sink is not None:
+                    pieces.append(plain[1:])
+                    continue
+                self._rest = data[at:] if at < size else b""  # `usable` looks at it
+                if pieces:
+                    given, pieces = pieces, []
+                    self._pieces(given)
+                if self._error is None:
+                    self._opened(plain)
+                if self._error is not None:
+                    return
+            self._rest = data[at:] if at < size else b""
+        finally:
+            if pieces:
+                self._pieces(pieces)
+
+    def _opened(self, plain: bytes) -> None:
+        if plain[0] == TOGETHER:
+            self._messages(plain)
+        else:
+            self._message(plain[0], plain[1:])
+
+    def _pieces(self, pieces: list[bytes]) -> None:
+        """Give pieces of a body to whoever takes them, at once where that is one who can."""
+        if self.sink is not None and self.sink.on_pieces(pieces):
+            return
+        for piece in pieces:
+            if self._error is None:
+                self._message(_BODY, piece)
 
     def _messages(self, plain: bytes) -> None:
         """Give the messages of a TOGETHER frame, until the connection is over."""
