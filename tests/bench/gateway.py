@@ -256,9 +256,11 @@ def measure(contender: Contender, options: argparse.Namespace) -> None:
     contender.note(**load(contender, CONNECTIONS, options.seconds))
     alone = load(contender, 1, options.seconds)
     contender.note(alone_p50_us=alone["p50_us"])
-    per_s, _ = uvloop.run(stream(contender, 2000, 0))
+    before = contender.cpu_s()
+    per_s, ages = uvloop.run(stream(contender, 2000, 0))
+    token_cpu_us = (contender.cpu_s() - before) / len(ages) * 1e6
     _, ages = uvloop.run(stream(contender, 50, 20_000))
-    contender.note(tokens_per_s=per_s, token_p50_us=ages[len(ages) // 2])
+    contender.note(tokens_per_s=per_s, token_cpu_us=token_cpu_us, token_p50_us=ages[len(ages) // 2])
 
 
 def run(options: argparse.Namespace) -> dict[str, object]:
@@ -316,6 +318,7 @@ def table(result: dict) -> str:
         ("p99_us", "p99 us", 0),
         ("added_us", "added us (1 conn.)", 0),
         ("tokens_per_s", "SSE chunks/s", 0),
+        ("token_cpu_us", "CPU us/chunk", 2),
         ("added_token_us", "added us/token", 0),
     )
     lines = [

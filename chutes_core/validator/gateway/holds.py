@@ -127,19 +127,18 @@ class Holds:
             if free_call is not None:
                 return free_call
         rao = 0 if payer.free and quota is None else rate.hold_rao
-        names: tuple[str, ...] = (payer.user_id,)
-        left_rao = None if key is None else key.left_rao()
-        if key is not None and left_rao is not None:
-            names = (payer.user_id, key_purse(key.key_id))
+        user_id, held = payer.user_id, self._held
+        names: tuple[str, ...] = (user_id,)
+        left_rao = None if key is None or key.budget_rao is None else key.left_rao()
         with self._lock:
-            free_rao = self._room(payer.user_id, payer.spendable_rao, rao)
+            free_rao = self._room(user_id, payer.spendable_rao, rao)
             if rao > free_rao:
                 _check_balance(rao, free_rao, quota)
-            if left_rao is not None:
+            if key is not None and left_rao is not None:
+                names = (user_id, key_purse(key.key_id))
                 _check_budget(rao, self._room(names[1], left_rao, rao))
-            held = self._held
-            for name in names:
-                held[name] = held.get(name, 0) + rao
+                held[names[1]] = held.get(names[1], 0) + rao
+            held[user_id] = held.get(user_id, 0) + rao
         return Hold(self, names, rao, quota is not None)
 
     async def obtain(self, payer: PayerView, rate: Rate, key: ApiKey | None = None) -> Hold:

@@ -119,9 +119,11 @@ def _log(one: Ended) -> None:
 
 
 def _charge_rao(one: Ended) -> int:
-    if one.call.free or one.outcome not in CHARGED:
+    call = one.call
+    admitted = call.admitted
+    if one.outcome not in CHARGED or (admitted.payer.free and not call.hold.paid):
         return 0
-    return one.call.admitted.chute.rate.charge_rao(one.usage_us)
+    return admitted.chute.rate.charge_rao(one.usage_us)
 
 
 def _record(one: Ended) -> bytes:

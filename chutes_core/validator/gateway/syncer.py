@@ -27,8 +27,9 @@ class Syncer:
         self._thread.start()
 
     def wake(self) -> None:
-        """Say that something was written."""
-        self._dirty.set()
+        """Say that something was written; once the thread knows of work, this costs nothing."""
+        if not self._dirty.is_set():
+            self._dirty.set()
 
     def follow(self, fd: int) -> None:
         """Go on with a new segment's descriptor; the old one is synced, then closed."""
