@@ -54,6 +54,20 @@ class LocalUser:
         wallets = str(self._folder / "wallets")
         return ("--wallet-path", wallets, "--wallet-name", self.username)
 
+    @property
+    def environ(self) -> dict[str, str]:
+        """Return the environment of this user's commands."""
+        own = {
+            "CHUTES_API_URL": self.url,
+            "CHUTES_CONFIG_PATH": str(self._folder / "config.ini"),
+        }
+        key = {"CHUTES_API_KEY": self.api_key} if self.api_key else {}
+        return {**os.environ, **own, **key}
+
+    def command(self, *arguments: str) -> list[str]:
+        """Return the command line of one `chutes` command with --json."""
+        return [str(Path(sys.executable).with_name("chutes")), *arguments, "--json"]
+
     def register(self) -> dict[str, Any]:
         """Create a wallet and open the account."""
         wallets = self._folder / "wallets"
@@ -101,18 +115,10 @@ class LocalUser:
         Raises:
             Unavailable: it failed; the message holds its output.
         """
-        environ = {
-            **os.environ,
-            "CHUTES_API_URL": self.url,
-            "CHUTES_CONFIG_PATH": str(self._folder / "config.ini"),
-        }
-        if self.api_key:
-            environ["CHUTES_API_KEY"] = self.api_key
-        command = [str(Path(sys.executable).with_name("chutes")), *arguments, "--json"]
         done = subprocess.run(
-            command,
+            self.command(*arguments),
             cwd=cwd,
-            env=environ,
+            env=self.environ,
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

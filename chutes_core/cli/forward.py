@@ -131,9 +131,12 @@ class _Forward:
                     self._over.set()
 
     def _has_ended(self) -> bool:
+        path = f"/jobs/{quote(self._job_id, safe='')}"
         with ApiClient(self._base_url, self._signing) as client:
-            path = f"/jobs/{quote(self._job_id, safe='')}"
-            found = client.call("GET", path, purpose="jobs")
+            try:
+                found = client.call("GET", path, purpose="jobs")
+            except NotFound:  # it was deleted
+                return True
         return bool(found["state"] != "running")
 
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,40 +1,35 @@
 """`chutes jobs`: run a chute's jobs on the network, watch them, fetch what they leave.
 
-Invariant: a run that did not complete makes `run --wait` and `watch` exit with 1 and say why; what
-a validator names as a file is never written outside of the folder that was asked for.
+Invariant: a run that did not complete makes `run --wait` and `watch` exit with 1 and say why.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import click
-import httpx
 
-from chutes_core.base.errors import Conflict, Invalid, ProtocolError
+from chutes_core.base.errors import Conflict
 from chutes_core.cli import session
 from chutes_core.cli.forward import forward
 from chutes_core.cli.jobdata import arguments_of
+from chutes_core.cli.jobfiles import fetch
 from chutes_core.cli.options import (
     confirm,
     emit,
     json_option,
     note,
     pairs,
-    progress,
     table,
     yes_option,
 )
 from chutes_core.cli.warmup import name_of
-from chutes_core.sdk.answers import unreachable
 from chutes_core.sdk.client import ApiClient
 
 POLL_S = 2.0
-_PIECE_BYTES = 256 * 1024
 
 
 @click.group()
@@ -190,19 +185,6 @@ def require_complete(found: dict[str, Any]) -> None:
         )
 
 
-def fetch(client: ApiClient, found: dict[str, Any], folder: Path) -> list[Path]:
-    """Fetch a run's files into a folder and return where they are.
-
-    Raises:
-        ProtocolError: ``unsafe_file_name`` or ``file_differs``.
-    """
-    wanted = [(file, _place(folder, file["name"])) for file in found["files"]]
-    with progress("fetching", sum(int(file["size_bytes"]) for file in found["files"])) as done:
-        for file, place in wanted:
-            _fetch_one(client, f"/jobs/{quote(found['job_id'])}/files/", file, place, done)
-    return [place for _, place in wanted]
-
-
 def shown(found: dict[str, Any]) -> str:
     """Return a run as lines for people."""
     lines: list[tuple[str, Any]] = [("job", found["job_id"]), ("state", found["state"])]
@@ -224,44 +206,3 @@ def _reached(found: dict[str, Any], port: dict[str, Any]) -> str:
     how = f"chutes jobs forward {found['job_id']} {port['name']}"
     at = f"; {port['path']}" if port["path"] else ""
     return f"{port['name']} ({port['proto']} {port['port']}): {how}{at}"
-
-
-def _place(folder: Path, name: str) -> Path:
-    path = PurePosixPath(name)
-    if path.is_absolute() or ".." in path.parts or not name.isprintable() or "\\" in name:
-        raise ProtocolError(
-            "unsafe_file_name",
-            f"the validator names a file {name[:80]!r}",
-            hint="it would lie outside of the folder; do not trust this validator",
-        )
-    place = folder / path
-    if not place.resolve().is_relative_to(folder.resolve()):
-        raise Invalid(
-            "outside_folder", f"{place} is a link out of {folder}", hint="name an empty folder"
-        )
-    return place
-
-
-def _fetch_one(
-    client: ApiClient, base: str, file: dict[str, Any], place: Path, done: Callable[[int], None]
-) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    draft = place.with_name(f"{place.name}.part")
-    digest = hashlib.sha256()
-    answer = client.open_stream("GET", base + quote(file["name"]), purpose="jobs")
-    try:
-        with draft.open("wb") as out:
-            for piece in answer.iter_bytes(_PIECE_BYTES):
-                digest.update(piece)
-                out.write(piece)
-                done(len(piece))
-    except httpx.TransportError as error:
-        raise unreachable(client.base_url, error) from error
-    finally:
-        answer.close()
-    if digest.hexdigest() != file["sha256"]:
-        draft.unlink()
-        raise ProtocolError(
-            "file_differs", f"{file['name']} is not what was announced", hint="fetch it again"
-        )
-    draft.replace(place)

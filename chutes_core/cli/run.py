@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from chutes_core.base.errors import Conflict, Invalid, NotFound
-from chutes_core.cli.options import emit, json_option, pairs
+from chutes_core.cli.options import emit, json_option, note, pairs
 from chutes_core.cli.serving import listen, require_server, serve_chute
 from chutes_core.sdk.chute import Chute
 from chutes_core.sdk.job import JobResult
@@ -83,6 +83,9 @@ def run_job(
         raise NotFound("no_such_job", f"there is no job {name!r}", hint=f"there are: {names}")
     folder = output_dir or Path(tempfile.mkdtemp(prefix="chutes-job-"))
     folder.mkdir(parents=True, exist_ok=True)
+
+    for port in found[0].ports:
+        note(f"its port {port.name} ({port.proto}) is port {port.port} of this machine")
 
     async def whole() -> JobResult:
         await chute.startup()

@@ -18,7 +18,7 @@ import pytest
 from chutes_core.base.errors import ChutesError
 from chutes_core.sdk import compat
 from chutes_core.testing import ChuteClient
-from scripts.localnet import ROOT
+from scripts.localnet import ROOT, wait_until
 from tests.e2e.model import with_packages
 from tests.e2e.people import rich_user
 
@@ -92,6 +92,99 @@ def test_a_job_runs_in_a_network_and_its_files_are_fetched(network, tmp_path):
     assert (listed["job_id"], listed["state"]) == (done["job_id"], "complete")
     user.chutes("jobs", "delete", done["job_id"], "--yes")
     assert user.chutes("jobs", "list")["total"] == 0
+    user.chutes("chutes", "delete", "fit", "--yes")
+
+
+SERVING = """
+@chute.job(
+    timeout=300,
+    upload=False,
+    ports=[
+        {"name": "web", "port": WEB, "proto": "http"},
+        {"name": "echo", "port": ECHO, "proto": "tcp"},
+    ],
+)
+async def serve(self: Any) -> dict[str, str]:
+    import asyncio
+    import http.server
+    import threading
+
+    told = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(201)
+            self.send_header("X-Seen", self.path)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body[::-1])
+            if self.path == "/end":
+                loop.call_soon_threadsafe(told.set)
+
+    async def echo(reader: Any, writer: Any) -> None:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+        writer.write(b"<end>")
+        writer.close()
+
+    web = http.server.ThreadingHTTPServer(("127.0.0.1", WEB), Handler)
+    threading.Thread(target=web.serve_forever, daemon=True).start()
+    await asyncio.start_server(echo, "127.0.0.1", ECHO)
+    await told.wait()
+    await asyncio.sleep(1)  # so that the answer has left before the instance ends
+    return {"told": "to end"}
+
+
+@chute.job(timeout=600, upload=True)
+"""
+
+
+@pytest.mark.timeout(400)
+def test_a_jobs_ports_are_reached_in_a_network(network):
+    """Http by its address and tcp by a local port, through validator and relay, while it runs."""
+    user = rich_user(network.net, network.url(1), "listener")
+    job = SERVING.replace("WEB", str(free_port())).replace("ECHO", str(free_port()))
+    user.deploy_as_own("fit_job", changes=(("@chute.job(timeout=600, upload=True)\n", job),))
+    job_id = user.chutes("jobs", "run", "fit", "serve", "--timeout", "300")["job_id"]
+    web = f"{user.url}/jobs/{job_id}/ports/web"
+    with httpx.Client(headers=user.headers, timeout=120) as client:
+        answers = []
+
+        def listening():
+            answers.append(client.post(f"{web}/a%20b?c=d", content=b"abc"))
+            return answers[-1].status_code == 201
+
+        wait_until(listening, 240, "the job's web server")
+        early = {(one.status_code, one.json()["code"]) for one in answers[:-1]}
+        assert early <= {(409, "job_not_running"), (503, "port_not_listening")}
+        assert (answers[-1].content, answers[-1].headers["x-seen"]) == (b"cba", "/a%20b?c=d")
+        assert httpx.post(f"{web}/", content=b"x").status_code == 401
+        forward = subprocess.Popen(
+            user.command("jobs", "forward", job_id, "echo"),
+            env=user.environ,
+            stdout=subprocess.PIPE,
+        )
+        try:
+            local = json.loads(forward.stdout.readline())["port"]
+            with socket.create_connection(("127.0.0.1", local), timeout=120) as plain:
+                plain.sendall(b"hello" * 50_000)
+                plain.shutdown(socket.SHUT_WR)
+                got = b"".join(iter(lambda: plain.recv(65536), b""))
+            assert got == b"hello" * 50_000 + b"<end>"
+            assert client.post(f"{web}/end", content=b"").status_code == 201
+            done = user.chutes("jobs", "watch", job_id)
+            assert (done["state"], done["result"]) == ("complete", {"told": "to end"})
+            assert forward.wait(120) == 0  # it ends with the run
+        finally:
+            forward.kill()
+            forward.wait()
+            forward.stdout.close()
+        after = client.post(f"{web}/", content=b"x")
+        assert (after.status_code, after.json()["code"]) == (409, "job_not_running")
+    assert done["charge_rao"] > 0
     user.chutes("chutes", "delete", "fit", "--yes")
 
 

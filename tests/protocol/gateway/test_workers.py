@@ -231,6 +231,32 @@ async def test_a_caller_of_the_control_plane_who_leaves_is_noticed(tmp_path: Pat
         await asyncio.wait_for(left.wait(), 60)
 
 
+async def test_a_byte_stream_goes_through_a_worker_and_ends_with_its_caller(tmp_path: Path):
+    """After the main process's 101 bytes pass both ways, until the caller goes."""
+    left = asyncio.Event()
+
+    async def echoes(scope, receive, send) -> None:
+        assert "chutes.stream" in scope["extensions"]
+        await receive()
+        await send({"type": "http.response.start", "status": 101, "headers": []})
+        while (message := await receive())["type"] == "http.request":
+            await send({"type": "http.response.body", "body": message["body"], "more_body": True})
+        left.set()
+
+    async with crewed(tmp_path, app=echoes) as house:
+        reader, writer = await asyncio.open_connection("127.0.0.1", httpx.URL(house.url).port)
+        writer.write(
+            b"GET /s HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: chutes-stream\r\n\r\n"
+        )
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 60)
+        assert head.startswith(b"HTTP/1.1 101 ")
+        sent = bytes(range(256)) * 8192
+        writer.write(sent)
+        assert await asyncio.wait_for(reader.readexactly(len(sent)), 60) == sent
+        writer.transport.abort()
+        await asyncio.wait_for(left.wait(), 60)
+
+
 async def test_a_worker_that_is_told_to_stop_finishes_its_calls(tmp_path: Path, instance):
     """SIGTERM: the call that runs is answered, and another worker process takes the place."""
     release = asyncio.Event()

@@ -78,14 +78,14 @@ class Handler(BaseHTTPRequestHandler):
         else:
             if self.path == "/go":
                 go_on.set()
-            if self.path == "/end":
-                ends.set()
             told = {
                 "line": self.requestline,
                 "headers": [(n.lower(), v) for n, v in self.headers.items()],
                 "open": len(open_ones),
             }
             self.answer(json.dumps(told).encode())
+            if self.path == "/end":
+                ends.set()
 
     def do_POST(self):
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
@@ -495,8 +495,9 @@ async def test_a_stream_ends_with_its_key(runner, tmp_path):
         await gone(lambda: made.reach.ways == 0)
 
 
-async def test_a_stream_ends_with_the_run_and_with_the_validator(runner, tmp_path):
-    """Once the run is told to have ended; a run that does not run is 409."""
+async def test_a_stream_ends_with_the_run_and_with_the_validator(runner, tmp_path, monkeypatch):
+    """A moment after the run is told to have ended; a run that does not run is 409."""
+    monkeypatch.setattr(reach, "LAST_WORDS_S", 0.01)
     async with house(runner, tmp_path) as made:
         end = await tunnel(made, runner, "echo")
         made.reach.close_run(runner.job_id)

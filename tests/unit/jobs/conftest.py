@@ -56,7 +56,7 @@ class House:
         self.store, self.clock = store, clock
         self.rates = Rates(tao_usd_micros=400_000_000, max_call_s=600)
         self.calls, self.demand = {}, {}
-        self.orders, self.drained, self.fetched = [], [], []
+        self.orders, self.drained, self.fetched, self.left = [], [], [], []
         self.report = JobReport(ran_ms=0)
         self.contents = {}
         self.down = None  # what every call of an instance raises
@@ -102,6 +102,7 @@ class House:
             address_of=lambda one: one,
             drain=self.drain,
             changed=self.changed,
+            left=self.left.append,
             max_files_bytes=1000,
             sleep=self.sleep,
         )

@@ -51,6 +51,28 @@ async def test_a_run_holds_its_price_runs_alone_and_costs_what_it_ran(house):
     assert (order.arguments, order.limit_s, order.upload) == ('{"steps": 3}', 600, True)
 
 
+@pytest.mark.parametrize("status", ["complete", "error", None])
+async def test_the_ports_of_a_run_are_told_of_its_end(house, status):
+    """Before its files are fetched, upon its own error, and where it was cancelled."""
+    house.deploy()
+    job = house.ask()
+    house.activate()
+    seen = []
+
+    def report(job_id):
+        seen.append(list(house.left))
+        if status is None:
+            house.jobs.cancel(house.who("ann"), job_id)
+            return RUNS
+        return ended(status, result="1" if status == "complete" else "")
+
+    house.report = report
+    await house.carry()
+    assert seen == [[]]
+    assert set(house.left) == {job.job_id}
+    assert house.job(job.job_id).state in ENDS
+
+
 @pytest.mark.parametrize(("said_ms", "paid_us"), [(0, 15_000_000), (10**12, 17_000_000)])
 async def test_our_clock_bounds_what_an_instance_says_it_ran(house, said_ms, paid_us):
     """Neither less than we saw it run, nor more than has passed."""

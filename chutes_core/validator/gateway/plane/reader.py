@@ -186,7 +186,8 @@ class Reader:
             raise Refused
         shape = self._shape = self._shape_of_head()
         keep_alive = self._parser.should_keep_alive()
-        request = Request(shape, length=self._length, keep_alive=keep_alive)
+        switches = bool(shape.upgrade) and self._parser.should_upgrade()
+        request = Request(shape, length=self._length, keep_alive=keep_alive, switches=switches)
         self.coming = self._last = request
         self._count += 1
         self._found(request)

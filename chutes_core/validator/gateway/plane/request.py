@@ -47,12 +47,15 @@ class Request:
     """One request while it comes in; ``length`` is its Content-Length, if it names one.
 
     ``size`` counts the bytes in ``chunks``; once it is ``dropped`` what still comes is not kept.
+    ``switches`` tells that no HTTP follows it; ``is_stream`` that what follows it is to be a byte
+    stream of ours (wire/stream).
     """
 
     __slots__ = (
         "chunks",
         "complete",
         "dropped",
+        "is_stream",
         "keep_alive",
         "length",
         "received",
@@ -60,7 +63,9 @@ class Request:
         "size",
     )
 
-    def __init__(self, shape: Shape, *, length: int | None, keep_alive: bool) -> None:
+    def __init__(
+        self, shape: Shape, *, length: int | None, keep_alive: bool, switches: bool = False
+    ) -> None:
         self.shape = shape
         self.length = length
         self.keep_alive = keep_alive
@@ -69,6 +74,7 @@ class Request:
         self.received = 0
         self.complete = False
         self.dropped = False
+        self.is_stream = switches and _asks_for_stream(shape) and length is None
 
     def take(self, piece: bytes) -> None:
         """Keep a piece of the body."""
@@ -76,12 +82,6 @@ class Request:
         if not self.dropped:
             self.chunks.append(piece)
             self.size += len(piece)
-
-    @property
-    def is_stream(self) -> bool:
-        """Tell whether the request asks for a byte stream of ours (wire/stream)."""
-        shape = self.shape
-        return shape.upgrade == _STREAM and shape.method == "GET" and self.length is None
 
     def rest_is_small(self) -> bool:
         """Tell whether what is still to come of the body is worth reading for the next request."""
@@ -94,6 +94,10 @@ class Request:
         if len(self.chunks) > 1:
             self.chunks = [b"".join(self.chunks)]
         return self.chunks[0] if self.chunks else b""
+
+
+def _asks_for_stream(shape: Shape) -> bool:
+    return shape.upgrade == _STREAM and shape.method == "GET" and shape.version == "1.1"
 
 
 def shape_of(

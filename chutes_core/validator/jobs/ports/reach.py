@@ -35,6 +35,7 @@ MAX_WAYS_PER_RUN = 32
 MAX_WAYS = 512
 IDLE_S = 900.0
 CHECK_S = 15.0
+LAST_WORDS_S = 2.0  # what a job sent just before it ended may still leave
 _LISTENING_HINT = "wait until the job listens on it, on 127.0.0.1 or all addresses"
 
 Check = Callable[[], None]
@@ -133,10 +134,11 @@ class Reach:
                 del self._taken[job.job_id]
 
     def close_run(self, job_id: str) -> None:
-        """Close all ways to a run: it has ended."""
+        """Close all ways to a run, which has ended, once its last words have passed."""
+        loop = asyncio.get_running_loop()
         for way in self._ways:
             if way.job_id == job_id:
-                way.over.set()
+                loop.call_later(LAST_WORDS_S, way.over.set)
 
     def close(self) -> None:
         """Close all ways, and every one that is opened from now on."""
