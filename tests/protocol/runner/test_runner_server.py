@@ -24,7 +24,7 @@ class Place:
         self.keys = KeyPair.generate()
         self.identity = Identity(LAUNCH, self.keys.public.hex())
         # only keys are needed by what these peers do
-        instance = Instance(self.identity, None, None, None, None, None)  # type: ignore[arg-type]
+        instance = Instance(self.identity, *[None] * 6)  # type: ignore[arg-type]
         self.listener = Listener(instance, max_connections)
         self.port = 0
 
