@@ -10,7 +10,9 @@ from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Conflict
 from chutes_core.miner.backoff import BackOff
 from chutes_core.miner.bundles import Bundles
-from chutes_core.miner.cache.folders import Key
+from chutes_core.miner.cache.folders import Folders, Key
+from chutes_core.miner.cache.model_cache import ModelCache
+from chutes_core.miner.cache.upkeep import Bounds
 from chutes_core.miner.deployer import Deployer
 from chutes_core.miner.discovery import Validator
 from chutes_core.miner.launcher import Launcher
@@ -571,3 +573,47 @@ async def test_a_chute_that_overran_its_models_is_ended_with_the_reason(begin_li
     assert "9 bytes of 8" in event.detail
     assert len(miner.deployer.busy()) == 1
     assert miner.backoff.waiting() == {(validator.hotkey, chute.chute_id)}
+
+
+# Keeps how often its chute was launched here, where models go.
+KEEPER = """
+import os, pathlib
+place = pathlib.Path(os.environ.get("HF_HOME", "/nowhere"))
+kept = place / "launches"
+before = kept.read_text() if kept.exists() else ""
+if place.parent.is_dir():
+    place.mkdir(exist_ok=True)
+    kept.write_text(before + "x")
+"""
+
+
+async def test_a_chute_finds_what_its_last_launch_kept(begin_life, runner_command, tmp_path):
+    """The same chute has its folder again, another its own, and the books say who uses which."""
+    validator, miner = await begin_life(("-c", KEEPER + runner_command[1]))
+    folders = Folders(tmp_path / "model-cache")
+    cache = ModelCache(
+        folders,
+        Bounds(1 << 30, 1 << 29, 0),
+        in_use=miner.deployer.books.using,
+        overran=miner.deployer.end_overrun,
+        clock=ManualClock(),
+    )
+    miner.deployer._launcher._cache = cache
+    kept = []
+    for count, number in enumerate((1, 1, 2), 1):
+        chute = validator.want(number)
+        miner.begin(chute)
+        await listening(validator, count)
+        grant = validator.grants[validator.events_of("listening")[-1][0]]
+        files = (tmp_path / "model-cache").rglob("launches")
+        kept.append(sorted(len(file.read_text()) for file in files))
+        (folder,) = (one for one in cache.facts().folders if one.key.chute_id == chute.chute_id)
+        assert folder.gpus == 1
+        await miner.call(grant, b"exit")
+        while miner.deployer.busy():
+            await miner.watch()
+        await cache.look()
+    assert kept == [[1], [2], [1, 2]]
+    assert [one.gpus for one in cache.facts().folders] == [0, 0]
+    assert cache.facts().launches == {"cold": 2, "warm": 1}
+    folders.close()
