@@ -21,6 +21,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import httpx
+
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
@@ -78,6 +80,21 @@ async def _warm(made: Stage) -> None:
     load = Callers(made.lives.port, made.filled.api_key, seed=0, count=4, pause_s=0.0)
     await until(lambda: len(load.seen.answered) >= 40, "the first answers")
     await load.stop()
+    await opened(made)
+
+
+async def opened(made: Stage) -> None:
+    """Wait until the validator has all open that it keeps open, and its first callers are gone.
+
+    The last is the connection of the payments' watcher: its loop dials when it first looks, which
+    may be seconds after the validator serves.
+    """
+    url = f"http://127.0.0.1:{made.lives.port}/health"
+    async with httpx.AsyncClient(trust_env=False, timeout=QUIET_S) as client:
+        while True:
+            if "payments_block" in (await client.get(url)).json()["figures"]:
+                break
+            await asyncio.sleep(0.05)
     await until(lambda: made.held(0.0).callers == 0, "the first callers to be gone")
 
 

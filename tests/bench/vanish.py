@@ -27,7 +27,7 @@ sys.path[:0] = [str(ROOT)]
 
 from tests.bench.callers import ASKED, LARGE, Callers, Link, Seen, request, until  # noqa: E402
 from tests.bench.probe import ask  # noqa: E402
-from tests.bench.soak import check, quiet  # noqa: E402
+from tests.bench.soak import check, opened, quiet  # noqa: E402
 from tests.bench.stage import Stage, load_average, own_folder, stage  # noqa: E402
 
 STEP_S = 120.0
@@ -101,7 +101,7 @@ async def run(folder: Path, *, clients: int, at_once: int, seed: int) -> dict:
         warm = Callers(made.lives.port, made.filled.api_key, seed=0, count=4, pause_s=0.0)
         await until(lambda: len(warm.seen.answered) >= 40, "the first answers")
         await warm.stop()
-        await until(lambda: made.held(0.0).callers == 0, "the first callers to be gone")
+        await opened(made)
         before = made.held(0.0)
         kinds = await vanish(made, clients, at_once, random.Random(seed))
         after = await quiet(made, before)

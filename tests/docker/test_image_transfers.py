@@ -55,6 +55,7 @@ class Validator:
     def __init__(self, data):
         self.data = data
         self.asked = []
+        self.hotkey = "5Validator"
         self.send = self.whole
         self.url = ""
 
