@@ -23,6 +23,9 @@ from hypothesis import strategies as st
 from chutes_core.validator.gateway.gateway import Gateway
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
+from chutes_core.validator.gateway.plane.fast_call import FastCall
+from chutes_core.wire.call import ResponseHead
+from chutes_core.wire.frames import FrameKind
 from chutes_core.wire.http_server import HttpLimits, new_server
 
 LIMITS = GatewayLimits(max_body_bytes=300_000, cold_wait_s=0.0, key_burst=10**6)
@@ -61,6 +64,28 @@ def _as_one_chunk(body: re.Match[bytes]) -> bytes:
         rest = rest[int(size, 16) + 2 :]
     whole = b"".join(pieces)
     return b"%x\r\n%b\r\n0\r\n\r\n" % (len(whole), whole)
+
+
+# Answers in one frame: status, headers, and what follows the RESPONSE.
+FIVE = (("content-type", "text/plain"), ("content-length", "5"))
+BODY, END = FrameKind.BODY, FrameKind.END
+IN_ONE_FRAME = {
+    "one-whole": (200, FIVE, ((BODY, b"12345"), (END, b"{}"))),
+    "one-refused": (422, FIVE, ((BODY, b"12345"), (END, b"{}"))),
+    "one-failed": (500, FIVE, ((BODY, b"12345"), (END, b"{}"))),
+    "one-empty": (200, (("content-length", "0"),), ((BODY, b""), (END, b"{}"))),
+    "one-short": (200, FIVE, ((BODY, b"1234"), (END, b"{}"))),
+    "one-long": (200, FIVE, ((BODY, b"123456"), (END, b"{}"))),
+    "one-none": (204, (), ((BODY, b"12345"), (END, b"{}"))),
+    "one-chunked": (200, (), ((BODY, b"12345"), (END, b"{}"))),
+    "one-halves": (200, FIVE, ((BODY, b"123"), (BODY, b"45"), (END, b"{}"))),
+}
+
+
+async def in_one_frame(call: Incoming, how: str) -> None:
+    status, headers, rest = IN_ONE_FRAME[how]
+    head = ResponseHead(status=status, headers=headers).model_dump_json().encode()
+    await call.connection.send_together((FrameKind.RESPONSE, head), *rest)
 
 
 async def talk(port: int, data: bytes) -> bytes:
@@ -117,6 +142,8 @@ async def two(tmp_path: Path, instance) -> AsyncIterator[Two]:
     async def answer(call: Incoming) -> None:
         seen.append((call.head.path, call.body))
         match call.headers.get("x-how"):
+            case how if how in IN_ONE_FRAME:
+                await in_one_frame(call, how)
             case "chunked":
                 await call.start(200, (("content-type", "text/event-stream"),))
                 for piece in (b"data: 1\n\n", b"data: 2\n\n"):
@@ -166,7 +193,13 @@ LAST = b"Connection: close"
 
 @pytest.mark.parametrize(
     "header",
-    [b"X-How: %b" % how for how in b"whole chunked refused failed raised none short".split()],
+    [
+        b"X-How: %b" % how
+        for how in [
+            *b"whole chunked refused failed raised none short".split(),
+            *(how.encode() for how in IN_ONE_FRAME),
+        ]
+    ],
 )
 async def test_answers_of_an_instance_are_the_references_bytes(two: Two, header: bytes):
     """Whole, chunked, refused, failed, empty and broken; cold, then on a warm connection."""
@@ -174,6 +207,27 @@ async def test_answers_of_an_instance_are_the_references_bytes(two: Two, header:
         plane, reference = await two.both(call(two.key, header, LAST))
         assert plane == reference
         assert plane.startswith(b"HTTP/1.1 ")
+
+
+async def test_an_answer_in_one_frame_is_taken_at_once(two: Two, monkeypatch):
+    """The short way is gone on a warm connection, and what it records is what was sent."""
+    took, real = [], FastCall.on_three
+
+    def on_three(self, *messages) -> bool:
+        took.append(real(self, *messages))
+        return took[-1]
+
+    monkeypatch.setattr(FastCall, "on_three", on_three)
+    for _ in range(50):  # the first call opens a connection, the next one learns the head
+        answer = await talk(two.plane, call(two.key, b"X-How: one-whole", LAST))
+        assert answer.endswith(b"\r\n\r\n12345")
+        await asyncio.wait_for(two.gateway.quiet(), PATIENCE_S)
+        if any(took):
+            break
+    assert took[-1]
+    newest = two.gateway._journal.pending(0, 100)[-1]
+    assert (newest.outcome, newest.status, newest.bytes_out, newest.attempts) == ("ok", 200, 5, 1)
+    assert newest.usage_us > 0
 
 
 async def test_two_calls_of_one_connection_are_the_references_bytes(two: Two):
