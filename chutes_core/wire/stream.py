@@ -3,8 +3,9 @@
 Path: CLI -> validator's public port; GET /jobs/{id}/tunnels/{port} with `Upgrade: chutes-stream`,
 101, then pieces both ways. A piece: u32 length, big endian, and so many bytes; length 0 ends a
 direction; 0xFFFFFFFF has no bytes and only keeps proxies from taking the silence for death (it is
-answered by another one). TLS and proxies know no half-close, so the end of a direction is said, not
-shown. Invariant: a piece is at most MAX_PIECE_BYTES, and nothing follows the end of a direction.
+answered by another one, unless bytes are on their way). TLS and proxies know no half-close, so the
+end of a direction is said, not shown. Invariant: a piece is at most MAX_PIECE_BYTES, and nothing
+follows the end of a direction.
 """
 
 import struct

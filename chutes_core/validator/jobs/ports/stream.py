@@ -56,8 +56,9 @@ class CallerEnd:
         self._cut = True
 
     async def _answer_alive(self) -> None:
-        asked, self._unpacker.asked = self._unpacker.asked, 0
-        if asked:
+        """Answer, unless bytes are on their way: a caller who takes none still may send."""
+        if self._unpacker.asked and not self._sending.locked():
+            self._unpacker.asked = 0
             await self._put(ALIVE)
 
     async def _put(self, data: bytes) -> None:
