@@ -6,6 +6,7 @@ tree of any depth and breadth costs bounded memory, descriptors and, when it is 
 """
 
 import os
+import secrets
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,10 +55,9 @@ def remove(folder: Path) -> None:
     except FileNotFoundError:
         return
     try:
-        hoisted = 0
         while names := os.listdir(top):
             for name in names:
-                hoisted = _remove(top, name, hoisted)
+                _remove(top, name)
     finally:
         os.close(top)
     folder.rmdir()
@@ -72,6 +72,7 @@ def _add(directory: int, size: Size, linked: set[int], depth: int) -> None:
                 facts = entry.stat(follow_symlinks=False)
                 if facts.st_nlink > 1 and not stat.S_ISDIR(facts.st_mode):
                     if facts.st_ino in linked:
+                        _count(size, 0)  # a name more: it takes time to look at, and no room
                         continue
                     linked.add(facts.st_ino)
                 _count(size, facts.st_blocks * _BLOCK)
@@ -99,24 +100,23 @@ def _count(size: Size, used_bytes: int) -> None:
         size.excess = f"it holds more than {MAX_FILES} files and folders"
 
 
-def _remove(top: int, name: str, hoisted: int) -> int:
+def _remove(top: int, name: str) -> None:
     """Remove one entry of the top folder; what a folder holds comes up or goes."""
     if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
         os.unlink(name, dir_fd=top)
-        return hoisted
+        return
     directory = _opened(top, name)
     try:
         for inner in os.listdir(directory):
             if stat.S_ISDIR(os.lstat(inner, dir_fd=directory).st_mode):
                 _openable(directory, inner)  # a folder that may not be written cannot be moved
-                hoisted += 1
-                os.rename(inner, _free(top, hoisted), src_dir_fd=directory, dst_dir_fd=top)
+                up = f".up-{secrets.token_hex(16)}"  # a name that nobody can have taken
+                os.rename(inner, up, src_dir_fd=directory, dst_dir_fd=top)
             else:
                 os.unlink(inner, dir_fd=directory)
     finally:
         os.close(directory)
     os.rmdir(name, dir_fd=top)
-    return hoisted
 
 
 def _opened(top: int, name: str) -> int:
@@ -128,19 +128,3 @@ def _openable(parent: int, name: str) -> None:
     """Give the owner every right on a folder; without effect for root, who has them."""
     if os.geteuid() != 0:
         os.chmod(name, 0o700, dir_fd=parent)
-
-
-def _free(top: int, number: int) -> str:
-    """Return a name that nothing in the top folder has."""
-    name = f".up-{number}"
-    while _exists(top, name):
-        name += "-"
-    return name
-
-
-def _exists(top: int, name: str) -> bool:
-    try:
-        os.lstat(name, dir_fd=top)
-    except FileNotFoundError:
-        return False
-    return True

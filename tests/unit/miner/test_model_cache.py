@@ -283,6 +283,18 @@ def test_a_file_with_two_names_counts_once(tmp_path):
     assert trees.measure(tmp_path).used_bytes == (tmp_path / "one").stat().st_blocks * 512
 
 
+def test_names_of_one_file_are_counted_to_the_bound_too(tmp_path, monkeypatch):
+    """A chute cannot make the walk endless with hard links, which take no room."""
+    monkeypatch.setattr(trees, "MAX_FILES", 10)
+    write(tmp_path / "one", 1)
+    for n in range(30):
+        (tmp_path / str(n)).hardlink_to(tmp_path / "one")
+    size = trees.measure(tmp_path)
+    assert size.entries == 11
+    assert "more than 10 files" in size.excess
+    assert size.used_bytes == (tmp_path / "one").stat().st_blocks * 512
+
+
 def test_a_sparse_file_counts_what_it_takes(tmp_path):
     """A file that claims a terabyte and holds a page is no terabyte."""
     with (tmp_path / "sparse").open("wb") as file:
@@ -324,6 +336,18 @@ async def test_what_may_not_be_listed_goes_all_the_same(tmp_path):
         (folder / name).mkdir()
     (folder / "closed" / "inner").chmod(0)
     (folder / "closed").chmod(0)
+    trees.remove(folder)
+    assert not folder.exists()
+
+
+def test_no_names_of_a_chute_make_its_folder_stay(tmp_path, monkeypatch):
+    """Whatever lies there, in whatever order, no name is the one that removal itself takes next."""
+    folder = tmp_path / "folder"
+    (folder / "z" / "inner").mkdir(parents=True)
+    for dashes in range(251):
+        (folder / f".up-1{'-' * dashes}"[:255]).mkdir()
+    listdir = os.listdir
+    monkeypatch.setattr(trees.os, "listdir", lambda place: sorted(listdir(place), reverse=True))
     trees.remove(folder)
     assert not folder.exists()
 
