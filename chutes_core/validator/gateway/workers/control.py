@@ -9,6 +9,7 @@ with OVER, or with the channel.
 import asyncio
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
@@ -24,47 +25,61 @@ _BYTES_OF_SCOPE = ("raw_path", "query_string")
 _NOT_SENT = ("state", "app")
 
 
+@dataclass(eq=False)
+class _Asked:
+    """A request that the main process answers: its caller, and what is sent to them next."""
+
+    receive: Receive
+    frames: "asyncio.Queue[tuple[Kind, Mapping[str, Any], bytes]]" = field(
+        default_factory=asyncio.Queue
+    )
+    receiving: "asyncio.Future[None] | None" = None
+
+
 class RemoteControl:
     """The control plane as an ASGI application in a worker."""
 
     def __init__(self) -> None:
         self._channel: Channel | None = None
         self._numbers = count(1)
-        self._streams: dict[int, asyncio.Queue[tuple[Kind, Mapping[str, Any], bytes]]] = {}
+        self._streams: dict[int, _Asked] = {}
 
     def use(self, channel: Channel) -> None:
         """Send over this channel."""
         self._channel = channel
 
     def took(self, kind: Kind, stream: int, head: Mapping[str, Any], data: bytes) -> None:
-        """Take a frame of a stream; one of a stream that is over is dropped."""
-        if stream in self._streams:
-            self._streams[stream].put_nowait((kind, head, data))
+        """Take a frame of a stream; one of a stream that is over is dropped.
+
+        WANT is answered beside what is being sent: a caller who takes nothing still may send.
+        """
+        asked, channel = self._streams.get(stream), self._channel
+        if asked is None or channel is None:
+            return
+        if kind is Kind.WANT:
+            asked.receiving = asyncio.ensure_future(_got(channel, stream, asked.receive))
+        else:
+            asked.frames.put_nowait((kind, head, data))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Have the main process answer a request."""
         channel = self._channel
         assert channel is not None, "no request comes before the worker serves"
         stream = next(self._numbers)
-        frames = self._streams[stream] = asyncio.Queue()
-        receiving: asyncio.Future[None] | None = None
+        asked = self._streams[stream] = _Asked(receive)
         channel.send(Kind.OPEN, _scope_out(scope), stream=stream)
         try:
             while True:
-                kind, head, data = await frames.get()
+                kind, head, data = await asked.frames.get()
                 if kind is Kind.OVER:
                     return
-                if kind is Kind.WANT:
-                    answering = _got(channel, stream, receive)
-                    receiving = asyncio.ensure_future(answering)
-                else:
-                    await send(_message_in(head, data))
-                    channel.send(Kind.DONE, {}, stream=stream)
+                await send(_message_in(head, data))
+                channel.send(Kind.DONE, {}, stream=stream)
         finally:
             del self._streams[stream]
             channel.send(Kind.OVER, {}, stream=stream)
-            if receiving is not None:
-                receiving.cancel()
+            if asked.receiving is not None:
+                asked.receiving.cancel()
 
 
 async def _got(channel: Channel, stream: int, receive: Receive) -> None:
