@@ -117,6 +117,8 @@ def build(ground: Ground, loops: Loops, clock: Clock | None = None) -> Parts:
         overran=lambda key, said: deployer.end_overrun(key, said),
         clock=clock,
         hidden=lambda files: hidden_bytes(files, CACHE) if settings.runtime == "docker" else 0,
+        standing=stand_bys.folders,
+        shun=stand_bys.shun,
     )
     deployer = _deployer(ground, node, relay, backoff, directory, clock, stand_bys, cache)
     kernel = KernelLog()

@@ -5,7 +5,9 @@ stand-bys than GPUs are idle, so that they live on memory that no instance was p
 the miner drains; what failed is left alone until it is launched again.
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from chutes_core.base.clock import Clock
 from chutes_core.miner.runtime.base import InstanceSpec, Runtime, StandBy
@@ -44,6 +46,7 @@ class StandBys:
         self._clock = clock
         self._binds_cache = binds_cache
         self._lately: dict[StandBy, int] = {}
+        self._up: frozenset[StandBy] = frozenset()
 
     def note(self, spec: InstanceSpec) -> None:
         """Take note of a launch: the like of it is likely to come again."""
@@ -71,10 +74,27 @@ class StandBys:
             if len(wanted) < self._most and stand_by.gpu_count <= left:
                 wanted.append(stand_by)
                 left -= stand_by.gpu_count
-        for stand_by in await self._runtime.stand_by(wanted):
+        self._up |= frozenset(wanted)  # before they are: what comes up has its folder at once
+        failed = await self._runtime.stand_by(wanted)
+        for stand_by in failed:
             self._lately.pop(stand_by, None)
+        self._up = frozenset(wanted) - frozenset(failed)
+
+    def folders(self) -> Mapping[Path, int]:
+        """Return the model folders that are mounted into stand-bys -> how many GPUs' part."""
+        found: Counter[Path] = Counter()
+        for stand_by in self._up:
+            if stand_by.cache is not None:
+                found[stand_by.cache] += stand_by.gpu_count
+        return found
+
+    def shun(self, folder: Path) -> None:
+        """Let nothing stand by with this folder from the next `keep` on."""
+        for stand_by in [one for one in self._lately if one.cache == folder]:
+            del self._lately[stand_by]
 
     async def end(self) -> None:
         """End them all; none comes again."""
         self._most = 0
         await self._runtime.stand_by(())
+        self._up = frozenset()

@@ -1,7 +1,8 @@
 """Which chute gets which folder for its models, and how much of the disk all of them take.
 
 Path: launcher -> `lend` (the folder that a runtime mounts); a loop of app.py -> `look` (sizes,
-evictions, ends of instances that overran their bound); scheduler -> `warm`; desk -> `facts`.
+evictions, ends of instances that overran their bound); scheduler -> `warm`; desk -> `facts`;
+standby -> `standing`: what waits with a folder mounted can write to it like an instance.
 Invariants: a folder belongs to one (validator, chute) for good, so that nobody loads what another
 has written, and is never lent to two; one in use is never evicted; sizes are read in threads. The
 bound of a folder in use is checked after the fact: what overruns it ends, and loses its folder.
@@ -56,6 +57,8 @@ class ModelCache:
         clock: for last uses.
         hidden: tells what the instances of a folder hold on the disk without a name.
         free: the disk's free bytes.
+        standing: folder -> GPUs of what stands by with it mounted.
+        shun: told a folder with which nothing may stand by any more.
     """
 
     def __init__(
@@ -68,6 +71,8 @@ class ModelCache:
         clock: Clock,
         hidden: Hidden = lambda files: 0,
         free: Callable[[Path], int] = lambda path: shutil.disk_usage(path).free,
+        standing: Callable[[], Mapping[Path, int]] = dict,
+        shun: Callable[[Path], None] = lambda files: None,
     ) -> None:
         self._disk = folders
         self._bounds = bounds
@@ -76,6 +81,8 @@ class ModelCache:
         self._clock = clock
         self._hidden = hidden
         self._free = free
+        self._standing = standing
+        self._shun = shun
         self._folders: dict[Key, Folder] = {}
         self._sizes: dict[Key, Size] = {}
         self._written: set[Key] = set()  # since they were measured
@@ -119,7 +126,7 @@ class ModelCache:
 
     async def look(self) -> None:
         """Measure what is written to, and carry out what must be."""
-        in_use = frozenset(self._in_use())
+        in_use = frozenset(self._using())
         written, self._written = in_use | self._written, set(in_use)
         for key in sorted(written & self._folders.keys()):
             await self._measure(key)
@@ -129,7 +136,8 @@ class ModelCache:
         async with self._moving:
             todo = tidy(self._held(), self._bounds, free, frozenset(self._condemned))
             for key, why in todo.evict.items():
-                await self._put_away(key, why)
+                if key not in self._using():  # nothing stands by with it since
+                    await self._put_away(key, why)
         for key, said in todo.end.items():
             if key not in self._condemned:
                 self._condemned.add(key)
@@ -137,6 +145,8 @@ class ModelCache:
                     "the models of a chute overran their bound: {}", said
                 )
                 self._overran(key, said)
+        for key in self._condemned & self._folders.keys():
+            self._shun(self._disk.files(self._folders[key]))
         await asyncio.to_thread(self._disk.sweep)
 
     def warm(self) -> frozenset[Key]:
@@ -155,6 +165,9 @@ class ModelCache:
         if folder is not None and not shared:
             one = self._one(key, gpu_count)
             if key in self._condemned or overrun(one, self._bounds):
+                if self._disk.files(folder) in self._standing():
+                    self._condemned.add(key)  # it goes once nothing stands by with it
+                    return None
                 await self._put_away(key, "over_bound")
                 folder = None
         if folder is None:
@@ -199,8 +212,15 @@ class ModelCache:
     def _is_filled(self, key: Key) -> bool:
         return self._sizes.get(key, Size()).entries > 0
 
+    def _using(self) -> Mapping[Key, int]:
+        """Return how many GPUs launches, and what stands by, have of each folder that is in use."""
+        in_use, standing = Counter(self._in_use()), self._standing()
+        for key, folder in self._folders.items() if standing else ():
+            in_use[key] += standing.get(self._disk.files(folder), 0)
+        return +in_use
+
     def _held(self) -> tuple[Held, ...]:
-        in_use = self._in_use()
+        in_use = self._using()
         return tuple(self._one(key, in_use.get(key, 0)) for key in sorted(self._folders))
 
     def _one(self, key: Key, gpus: int) -> Held:

@@ -119,3 +119,32 @@ async def test_a_container_stands_by_with_the_models_of_its_launch(binds, held):
     world.launched("a", cache=Path("/models"))
     await world.held()
     assert [one.cache for one in world.runtime.wanted] == [held]
+
+
+async def test_the_folders_of_stand_bys_are_told_and_can_be_shunned():
+    """A folder counts from before its stand-by comes up until after it is gone."""
+    world = World(binds_cache=True)
+    told = []
+    stand_by = world.runtime.stand_by
+
+    async def watched(wanted):
+        told.append(dict(world.stand_bys.folders()))
+        return await stand_by(wanted)
+
+    world.runtime.stand_by = watched
+    world.launched("a", cache=Path("/models"), gpu_count=2)
+    await world.held()
+    assert world.stand_bys.folders() == {Path("/models"): 2}
+    world.stand_bys.shun(Path("/models"))
+    await world.held()
+    assert told == [{Path("/models"): 2}] * 2
+    assert world.stand_bys.folders() == {}
+
+
+async def test_a_stand_by_that_failed_has_no_folder():
+    """What did not come up, or not stay, uses nothing."""
+    world = World(binds_cache=True)
+    world.runtime.failing = {"bad"}
+    world.launched("bad", cache=Path("/models"))
+    await world.held()
+    assert world.stand_bys.folders() == {}

@@ -29,6 +29,7 @@ class World:
         self.place, self.clock = place / "model-cache", ManualClock(1_000)
         self.bounds = Bounds(most, part, kept_free_bytes=100)
         self.in_use, self.overran, self.free, self.hidden = {}, [], 10_000, 0
+        self.standing, self.shunned = {}, []
         self.folders = None
         self.live()
 
@@ -45,6 +46,8 @@ class World:
             clock=self.clock,
             hidden=lambda files: self.hidden,
             free=lambda path: self.free,
+            standing=lambda: self.standing,
+            shun=self.shunned.append,
         )
 
     async def lend(self, key, gpus=1, units=0):
@@ -157,6 +160,56 @@ async def test_a_full_disk_takes_what_nobody_uses(world):
     await world.cache.look()
     assert world.sizes() == {A: 1}
     assert world.cache.facts().evicted == {"disk_short": 1}
+
+
+async def test_what_stands_by_with_a_folder_uses_it(world):
+    """Its image's code can write there: it is measured, keeps its folder, and is bounded by it."""
+    files = await world.lend(A, units=1)
+    world.standing = {files: 1}
+    await world.end(A)
+    world.free = 50
+    await world.cache.look()
+    assert world.sizes() == {A: 1}
+    write(files / "more", 20)
+    await world.cache.look()
+    assert world.shunned == [files]
+    assert [key for key, _ in world.overran] == [A]
+    assert files.exists()
+    world.standing = {}
+    await world.cache.look()
+    assert not files.exists()
+    assert world.cache.facts().evicted == {"over_bound": 1}
+
+
+async def test_a_launch_gets_no_folder_that_must_go_while_something_stands_by_with_it(world):
+    """It goes without one; the folder goes once nothing has it mounted and the launch is over."""
+    files = await world.lend(A, gpus=2, units=30)
+    world.standing = {files: 2}
+    await world.end(A)
+    assert await world.lend(A) is None
+    await world.cache.look()
+    assert world.shunned == [files]
+    world.standing = {}
+    await world.cache.look()
+    assert world.overran == []
+    await world.end(A)
+    assert not files.exists()
+
+
+async def test_what_comes_to_stand_by_during_a_look_keeps_its_folder(world, monkeypatch):
+    """Whether a folder is in use is seen again in the moment in which it would go."""
+    files = [await world.lend(key, units=1) for key in (A, B)]
+    world.in_use.clear()
+    world.free = 50
+    put_away = world.cache._put_away
+
+    async def meanwhile(key, why):
+        world.standing = {files[1]: 1}
+        await put_away(key, why)
+
+    monkeypatch.setattr(world.cache, "_put_away", meanwhile)
+    await world.cache.look()
+    assert world.sizes() == {B: 1}
 
 
 async def test_files_without_a_name_count_once_the_disk_is_short(world):
