@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from chutes_core.base.errors import ChutesError, Forbidden, NotFound
+from chutes_core.base.errors import ChutesError, Forbidden, Invalid, NotFound
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.domain.snapshot import Snapshot
@@ -125,7 +125,18 @@ class AliasCall(Call):
 
 
 def _named(body: bytes, model: str) -> bytes:
-    """Return a request's body with another model."""
+    """Return a request's body with another model.
+
+    Raises:
+        Invalid: ``body_too_deep``: it can be read and not be written again.
+    """
     document = orjson.loads(body)
     assert isinstance(document, dict), "admitted by its model"
-    return orjson.dumps(document | {"model": model})
+    try:
+        return orjson.dumps(document | {"model": model})
+    except orjson.JSONEncodeError as error:
+        raise Invalid(
+            "body_too_deep",
+            "the body is nested too deeply for a call by an alias",
+            hint="name a chute as the model, or nest less",
+        ) from error

@@ -261,6 +261,17 @@ async def test_each_chute_is_sent_its_own_model(house: House, pair: Pair):
         assert call.headers["content-length"] == str(len(call.body))
 
 
+async def test_a_body_that_cannot_be_written_again_is_422(house: House, pair: Pair):
+    """What is nested too deeply is refused and holds nothing; by its chute's name it passes."""
+    await pair.serve(pair.one, named("one"))
+    deep = b'{"model":"%b","messages":' + b"[" * 300 + b"]" * 300 + b"}"
+    refused = await house.post("/v1/chat/completions", content=deep % b"bob/pair")
+    assert (refused.status_code, refused.json()["code"]) == (422, "body_too_deep"), refused.text
+    assert house.gateway.taken_rao(house.owner_id) == 0
+    by_name = await house.post("/v1/chat/completions", content=deep % b"bob/bob-one")
+    assert by_name.content == b"one"
+
+
 async def test_a_private_chute_is_passed_over_for_others_without_a_word(house, pair, instance):
     """Another's rights count for them: what they may not see is neither called nor named."""
     stranger = house.world.user()
