@@ -268,7 +268,7 @@ async def test_a_body_that_cannot_be_written_again_is_422(house: House, pair: Pa
     refused = await house.post("/v1/chat/completions", content=deep % b"bob/pair")
     assert (refused.status_code, refused.json()["code"]) == (422, "body_too_deep"), refused.text
     assert house.gateway.taken_rao(house.owner_id) == 0
-    by_name = await house.post("/v1/chat/completions", content=deep % b"bob/bob-one")
+    by_name = await house.post("/v1/chat/completions", content=deep % b"model/bob-one")
     assert by_name.content == b"one"
 
 
