@@ -34,6 +34,7 @@ class TunnelEnd:
         self._first = first  # what came with the answer's head
         self._unpacker = Unpacker()
         self._told = False
+        self._sending = asyncio.Lock()  # not every Python 3.10 lets two tasks drain one writer
 
     async def receive(self) -> bytes | None:
         """Return the next piece; None once at the job's end."""
@@ -71,8 +72,9 @@ class TunnelEnd:
 
     async def _put(self, data: bytes) -> None:
         try:
-            self._writer.write(data)
-            await self._writer.drain()
+            async with self._sending:
+                self._writer.write(data)
+                await self._writer.drain()
         except OSError as error:
             raise _lost() from error
 
