@@ -188,15 +188,18 @@ class Reach:
         return self._address_of(launch)
 
     async def _watch(self, way: Way, allowed: Check) -> None:
-        """End a way whose run does not run any more, or whose user may not use it any more."""
-        while True:
-            await asyncio.sleep(self._check_s)
-            try:
+        """End a way whose run does not run any more, or whose user may not use it any more.
+
+        One that cannot be looked after any more, for whatever reason, ends too.
+        """
+        try:
+            while True:
+                await asyncio.sleep(self._check_s)
                 await asyncio.to_thread(self._check, way.job_id, allowed)
-            except ChutesError as error:
-                logger.info("way to a job's port closed", job=way.job_id, code=error.code)
-                way.over.set()
-                return
+        except ChutesError as error:
+            logger.info("way to a job's port closed", job=way.job_id, code=error.code)
+        finally:
+            way.over.set()
 
     def _check(self, job_id: str, allowed: Check) -> None:
         job = self._store.jobs.get(job_id)
