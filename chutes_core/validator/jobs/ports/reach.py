@@ -32,6 +32,7 @@ from chutes_core.wire.job import PortOrder
 from chutes_core.wire.sealed_end import SealedEnd
 
 MAX_WAYS_PER_RUN = 32
+MAX_WAYS_PER_USER = 128  # so that nobody's runs keep all others out
 MAX_WAYS = 512
 IDLE_S = 900.0
 CHECK_S = 15.0
@@ -95,6 +96,7 @@ class Reach:
         self._check_s = check_s
         self._ways: set[Way] = set()
         self._taken: Counter[str] = Counter()  # by run, those that are being opened too
+        self._of_user: Counter[str] = Counter()  # likewise
         self._closed = False
 
     @asynccontextmanager
@@ -112,8 +114,9 @@ class Reach:
             Unavailable: ``port_not_listening`` or ``port_unreachable``.
         """
         port = declared(job, name)
-        self._check_room(job.job_id)
+        self._check_room(job)
         self._taken[job.job_id] += 1
+        self._of_user[job.user_id] += 1
         try:
             connection = await self._connect(job, port)
             end = SealedEnd(_Together(connection), connection.receive)
@@ -129,9 +132,8 @@ class Reach:
                 self._ways.discard(way)
                 connection.abort()
         finally:
-            self._taken[job.job_id] -= 1
-            if not self._taken[job.job_id]:
-                del self._taken[job.job_id]
+            _leave(self._taken, job.job_id)
+            _leave(self._of_user, job.user_id)
 
     def close_run(self, job_id: str) -> None:
         """Close all ways to a run, which has ended, once its last words have passed."""
@@ -151,11 +153,18 @@ class Reach:
         """Return how many ways are open."""
         return len(self._ways)
 
-    def _check_room(self, job_id: str) -> None:
-        if self._taken[job_id] >= MAX_WAYS_PER_RUN:
+    def _check_room(self, job: JobRun) -> None:
+        if self._taken[job.job_id] >= MAX_WAYS_PER_RUN:
             raise Exhausted(
                 "too_many_port_connections",
                 f"{MAX_WAYS_PER_RUN} connections to ports of this run are open",
+                hint="close some, or use one connection for more",
+                retry_after_s=5,
+            )
+        if self._of_user[job.user_id] >= MAX_WAYS_PER_USER:
+            raise Exhausted(
+                "too_many_port_connections",
+                f"{MAX_WAYS_PER_USER} connections to ports of your runs are open",
                 hint="close some, or use one connection for more",
                 retry_after_s=5,
             )
@@ -206,6 +215,12 @@ class Reach:
         if job is None or job.state is not JobState.RUNNING:
             raise Conflict("job_not_running", "the run has ended", hint="run the job again")
         allowed()
+
+
+def _leave(counted: "Counter[str]", name: str) -> None:
+    counted[name] -= 1
+    if not counted[name]:
+        del counted[name]
 
 
 def declared(job: JobRun, name: str) -> JobPort:
