@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from loguru import logger
 
+from chutes_core.miner.gpus import memory_of
 from chutes_core.miner.inventory import Gpu
 from chutes_core.wire.control import GpuHealth
 from graval.nvml import Library, PciInfo
@@ -41,16 +42,6 @@ _KMSG_BYTES = 8192
 _MOST_LINES = 20_000
 _MAX_PROCESSES = 64
 _KEPT_XIDS = 16
-
-
-class _Memory(ctypes.Structure):
-    """nvmlMemory_t."""
-
-    _fields_ = (
-        ("total", ctypes.c_ulonglong),
-        ("free", ctypes.c_ulonglong),
-        ("used", ctypes.c_ulonglong),
-    )
 
 
 class _Process(ctypes.Structure):
@@ -230,9 +221,10 @@ def _vitals(library: Library, uuid: str) -> Vitals:
     handle = ctypes.c_void_p()
     if library.nvmlDeviceGetHandleByUUID(uuid.encode(), ctypes.byref(handle)) != 0:
         return Vitals(lost=True)
-    memory, heat = _Memory(), ctypes.c_uint()
+    heat = ctypes.c_uint()
     errors, throttled = ctypes.c_ulonglong(), ctypes.c_ulonglong()
-    if library.nvmlDeviceGetMemoryInfo(handle, ctypes.byref(memory)) != 0:
+    memory = memory_of(library, handle)
+    if memory is None:
         return Vitals(lost=True)
     library.nvmlDeviceGetTemperature(handle, 0, ctypes.byref(heat))
     # NVML_MEMORY_ERROR_TYPE_UNCORRECTED, NVML_VOLATILE_ECC: since the last reset

@@ -30,6 +30,8 @@ class Nvml:
             target = arguments[-1]._obj if hasattr(arguments[-1], "_obj") else None
             if name == "nvmlDeviceGetCount_v2":
                 target.value = 1
+            elif name == "nvmlDeviceGetMemoryInfo_v2":
+                raise AttributeError(name)  # as ctypes does where a library lacks a function
             elif name == "nvmlDeviceGetMemoryInfo":
                 target.total, target.used = 81559 << 20, 3 << 20
             elif name == "nvmlDeviceGetPciInfo_v3":

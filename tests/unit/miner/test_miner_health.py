@@ -28,12 +28,24 @@ KERNEL = (
 )
 
 
+MEMORY = ("nvmlDeviceGetMemoryInfo_v2", "nvmlDeviceGetMemoryInfo")
+
+
 class Nvml:
     """Answers like the driver's library for one H100; ``fails`` names calls that are refused."""
 
-    def __init__(self, *, used=3 << 20, ecc=0, bits=0, processes=0, fails=()):
+    def __init__(self, *, used=3 << 20, ecc=0, bits=0, processes=0, fails=(), reserved=615 << 20):
         self.used, self.ecc, self.bits, self.processes = used, ecc, bits, processes
-        self.fails, self.open = fails, 0
+        self.fails, self.open, self.reserved = fails, 0, reserved
+
+    def tell_memory(self, name, told):
+        if name == MEMORY[1]:
+            told.used = self.used + self.reserved
+            return 0
+        if told.version != 0x02000028:
+            return 25  # NVML_ERROR_ARGUMENT_VERSION_MISMATCH
+        told.used, told.reserved = self.used, self.reserved
+        return 0
 
     def __getattr__(self, name):
         def call(*arguments):
@@ -43,8 +55,8 @@ class Nvml:
                 self.open += 1
             elif name == "nvmlShutdown":
                 self.open -= 1
-            elif name == "nvmlDeviceGetMemoryInfo":
-                arguments[1]._obj.used = self.used
+            elif name in MEMORY:
+                return self.tell_memory(name, arguments[1]._obj)
             elif name == "nvmlDeviceGetTemperature":
                 arguments[2]._obj.value = 41
             elif name == "nvmlDeviceGetTotalEccErrors":
@@ -81,12 +93,25 @@ def test_a_stand_in_has_no_vitals():
     assert read_vitals([STAND_IN], Nvml(fails=("nvmlInit_v2",))) == {}
 
 
+def test_what_the_driver_keeps_for_itself_is_no_foreign_memory():
+    """An idle H200 of driver 580 shows 615 MiB in use that are its driver's: it may earn."""
+    (now,) = read_vitals([GPU], Nvml(used=0)).values()
+    assert now.used_bytes == 0
+    assert judge(now, [], idle=True) == ()
+
+
+def test_an_old_driver_tells_all_in_one():
+    """Where the driver's part is not told apart, the sum is what there is."""
+    (now,) = read_vitals([GPU], Nvml(used=1 << 20, reserved=2 << 20, fails=MEMORY[:1])).values()
+    assert now.used_bytes == 3 << 20
+
+
 @pytest.mark.parametrize(
-    "call", ["nvmlInit_v2", "nvmlDeviceGetHandleByUUID", "nvmlDeviceGetMemoryInfo"]
+    "calls", [("nvmlInit_v2",), ("nvmlDeviceGetHandleByUUID",), MEMORY], ids=lambda c: c[0]
 )
-def test_a_gpu_that_does_not_answer_is_lost(call):
+def test_a_gpu_that_does_not_answer_is_lost(calls):
     """A driver or device that fails is a problem of the GPU, not an error of the miner."""
-    (now,) = read_vitals([GPU], Nvml(fails=(call,))).values()
+    (now,) = read_vitals([GPU], Nvml(fails=calls)).values()
     assert judge(now, [], idle=True) == ("gpu_lost",)
 
 
