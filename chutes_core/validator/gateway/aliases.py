@@ -8,15 +8,14 @@ covers the dearest; before the first byte of an answer the next chute is asked, 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import orjson
-
-from chutes_core.base.errors import ChutesError, Forbidden, Invalid, NotFound
+from chutes_core.base.errors import ChutesError, Forbidden, NotFound
 from chutes_core.validator.domain.accounts import ApiKey
 from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.domain.snapshot import Snapshot
 from chutes_core.validator.gateway.admission import Admitted, admit, admit_to, alias_of, no_chute
 from chutes_core.validator.gateway.call import Call
 from chutes_core.validator.gateway.holds import Hold
+from chutes_core.validator.gateway.naming import model_spans, renamed
 from chutes_core.validator.gateway.target import Target
 from chutes_core.validator.gateway.usage import tail_for
 
@@ -75,7 +74,10 @@ class AliasCall(Call):
         hold: covers the dearest.
         encode: says a choice as the payload of its CALL frame.
         by_model: its body names the alias as its model; each chute is sent its own name instead,
-            for engines answer to no other.
+            for engines answer to no other. All else stays as it was sent (`naming`).
+
+    Raises:
+        Invalid: the body cannot be sent under another name.
     """
 
     def __init__(
@@ -90,9 +92,8 @@ class AliasCall(Call):
     ) -> None:
         super().__init__(invocation_id, choices.calls[0], b"", body, hold)
         self._order = choices.calls
-        self._asked = body
         self._encode = encode
-        self._by_model = by_model
+        self._spans = model_spans(body) if by_model else []
         self.aim(choices.calls[0])
 
     @property
@@ -114,7 +115,8 @@ class AliasCall(Call):
         """Ask this chute from now on: its rate counts."""
         self.admitted = admitted
         self.hold.cover(admitted.chute.rate)
-        self.body = _named(self._asked, admitted.chute.name) if self._by_model else self._asked
+        if self._spans:
+            self.body, self._spans = renamed(self.body, self._spans, admitted.chute.name)
         self.head = self._encode(admitted, self.body)
         self.tail = tail_for(admitted.cord)
 
@@ -122,21 +124,3 @@ class AliasCall(Call):
         """Ask the chute behind the one that gave no answer first, and that one last."""
         at = self._order.index(self.admitted) + 1
         self._order = self._order[at:] + self._order[:at]
-
-
-def _named(body: bytes, model: str) -> bytes:
-    """Return a request's body with another model.
-
-    Raises:
-        Invalid: ``body_too_deep``: it can be read and not be written again.
-    """
-    document = orjson.loads(body)
-    assert isinstance(document, dict), "admitted by its model"
-    try:
-        return orjson.dumps(document | {"model": model})
-    except orjson.JSONEncodeError as error:
-        raise Invalid(
-            "body_too_deep",
-            "the body is nested too deeply for a call by an alias",
-            hint="name a chute as the model, or nest less",
-        ) from error

@@ -261,15 +261,37 @@ async def test_each_chute_is_sent_its_own_model(house: House, pair: Pair):
         assert call.headers["content-length"] == str(len(call.body))
 
 
-async def test_a_body_that_cannot_be_written_again_is_422(house: House, pair: Pair):
-    """What is nested too deeply is refused and holds nothing; by its chute's name it passes."""
-    await pair.serve(pair.one, named("one"))
-    deep = b'{"model":"%b","messages":' + b"[" * 300 + b"]" * 300 + b"}"
-    refused = await house.post("/v1/chat/completions", content=deep % b"bob/pair")
-    assert (refused.status_code, refused.json()["code"]) == (422, "body_too_deep"), refused.text
-    assert house.gateway.taken_rao(house.owner_id) == 0
-    by_name = await house.post("/v1/chat/completions", content=deep % b"model/bob-one")
-    assert by_name.content == b"one"
+async def test_all_but_the_models_name_reaches_a_chute_as_it_was_sent(house: House, pair: Pair):
+    """Numbers of any size, members that repeat and deep nesting: nothing is written anew."""
+    one = await pair.serve(pair.one, die)
+    two = await pair.serve(pair.two, named("two"))
+    sent = (
+        b'{ "seed": 123456789012345678901234567890, "model":"%b", "top_p": 1.0,"a": 1e308 ,'
+        b'"a":{"model": "other"},\t"text":"{\\"model\\":1}\\u00e9", "deep": '
+        + b"[" * 300
+        + b"]" * 300
+        + b"}"
+    )
+    answer = await house.post("/v1/chat/completions", content=sent % b"bob/pair")
+    assert answer.content == b"two", answer.text
+    for made, chute in ((one, pair.one), (two, pair.two)):
+        (call,) = made.calls
+        assert call.body == sent % chute.name.encode()
+        assert call.headers["content-length"] == str(len(call.body))
+
+
+async def test_a_body_with_two_models_reaches_a_chute_with_one(house: House, pair: Pair):
+    """The last one names the alias, both become the chute's: no engine reads another."""
+    one = await pair.serve(pair.one, named("one"))
+    sent = b'{"model":"%b","m\\u006fdel" : "%b"}'
+    answer = await house.post("/v1/chat/completions", content=sent % (b"x", b"bob/pair"))
+    assert answer.content == b"one", answer.text
+    name = pair.one.name.encode()
+    assert one.calls[0].body == sent % (name, name)
+    refused = await house.post("/v1/chat/completions", content=b'{"model":1,"model":"bob/pair"}')
+    assert (refused.status_code, refused.json()["code"]) == (422, "two_models")
+    assert house.gateway.taken_rao(house.owner_id) > 0
+    assert len(one.calls) == 1
 
 
 async def test_a_private_chute_is_passed_over_for_others_without_a_word(house, pair, instance):
