@@ -1,8 +1,8 @@
 """Packaging: installs chutes_core and graval; the neurons are thin scripts of the checkout.
 
 `install_requires` is what a developer's laptop and a chute's container need (SDK, CLI, runner).
-Each role on a server adds its extra: validator, miner, gpu, devnet; `dev` adds the checks, and
-`examples` what the examples' images have.
+Each role on a server adds its extra: validator, miner, gpu, devnet; `compile` adds what
+scripts/compile.py needs, `dev` the checks, and `examples` what the examples' images have.
 """
 
 from setuptools import find_packages, setup
@@ -45,14 +45,15 @@ DEVNET = [*CHAIN, *SERVER, "kyber-py>=1", "pycryptodome>=3.24", "websockets>=16"
 # dev,examples). Apart from TORCH: Triton's kernels do not run here, and 2.13.0 has a build for CPUs
 # of some hundred MB in CI; elsewhere pip takes PyPI's for CUDA, of some GB. No demo asks for it.
 EXAMPLES = ["pillow~=12.0", "torch==2.13.0", "transformers~=5.23"]
+COMPILE = ["mypy>=2.4", "setuptools>=77"]  # mypyc, for scripts/compile.py
 DEV = [
     *VALIDATOR,
     *MINER,
     *DEVNET,
+    *COMPILE,
     "httpx2>=2.16",  # what starlette.testclient asks for
     "hypothesis>=6.170",
     "import-linter>=2.16",
-    "mypy>=2.4",
     "pytest>=9",
     "pytest-asyncio>=1.5",
     "pytest-timeout>=2.4",
@@ -84,6 +85,7 @@ setup(
         "gpu": [TORCH],
         "wallet": WALLET,
         "devnet": DEVNET,
+        "compile": COMPILE,
         "examples": EXAMPLES,
         "dev": DEV,
     },

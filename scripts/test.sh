@@ -23,6 +23,8 @@ step "unit, property, architecture"
 tests unit -n 2 tests/unit tests/property tests/architecture "$@"
 step "protocol, over real sockets"
 tests protocol -n 2 tests/protocol "$@"
+step "the calls' path, compiled"
+check compiled scripts/test_compiled.sh "$@"
 step "end to end, with real processes, containers and chain"
 tests end-to-end -rs --durations=10 tests/e2e tests/docker tests/gpu "$@"
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from loguru import logger
 
 from chutes_core.base.clock import SystemClock
+from chutes_core.base.compiled import check
 from chutes_core.base.errors import Conflict, Forbidden, Unavailable
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
@@ -36,6 +37,7 @@ async def run(settings: ValidatorSettings, stop: asyncio.Event) -> None:
     Raises:
         ChutesError: it cannot start as it is configured; the code says why.
     """
+    logger.info("calls run through code that is {}", "compiled" if check() else "interpreted")
     settings.check_binding()
     keys = load_neuron_keys(
         settings.wallet_path,

@@ -363,6 +363,7 @@ async def test_a_caller_who_stops_reading_is_cut_and_charged(house: House, insta
     writer.close()
 
 
+@pytest.mark.interpreted
 async def test_a_full_journal_refuses_before_dispatch(
     house: House, instance, monkeypatch: pytest.MonkeyPatch
 ):
@@ -380,6 +381,7 @@ async def test_a_full_journal_refuses_before_dispatch(
     assert house.gateway.taken_rao(house.owner_id) == 0
 
 
+@pytest.mark.interpreted
 async def test_an_answer_that_cannot_be_recorded_is_never_complete(
     house: House, instance, monkeypatch: pytest.MonkeyPatch
 ):

@@ -45,6 +45,7 @@ async def test_an_instance_is_not_blamed_for_a_caller_whose_paid_time_is_over(
     assert (newest.outcome, newest.charged) == ("failed", False)
 
 
+@pytest.mark.interpreted
 async def test_a_record_that_fails_in_an_unforeseen_way_ends_the_call(
     house: House, instance, monkeypatch, served_by
 ):
@@ -69,6 +70,7 @@ async def test_a_record_that_fails_in_an_unforeseen_way_ends_the_call(
     assert (await house.post(content=b"c")).text == "c"
 
 
+@pytest.mark.interpreted
 async def test_a_call_whose_end_fails_takes_no_other_with_it(
     house: House, instance, monkeypatch, served_by
 ):

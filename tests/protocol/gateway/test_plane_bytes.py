@@ -209,6 +209,7 @@ async def test_answers_of_an_instance_are_the_references_bytes(two: Two, header:
         assert plane.startswith(b"HTTP/1.1 ")
 
 
+@pytest.mark.interpreted
 async def test_an_answer_in_one_frame_is_taken_at_once(two: Two, monkeypatch):
     """The short way is gone on a warm connection, and what it records is what was sent."""
     took, real = [], FastCall.on_three

@@ -112,6 +112,7 @@ async def test_three_messages_in_one_frame_are_an_answer_of_any_kinds(ends) -> N
     assert taker.at_once == (1 if taker.short else 0)
 
 
+@pytest.mark.interpreted
 async def test_a_whole_frame_of_no_known_kind_ends_the_connection(ends) -> None:
     """An unknown kind is refused on the short way as on the long one."""
     link, taker, codec = ends

@@ -24,6 +24,7 @@ async def dialling(monkeypatch):
     return answered
 
 
+@pytest.mark.interpreted
 async def test_a_caller_who_leaves_as_the_connection_opens_has_left(dialling):
     """The cancellation counts although the dial ends in the same turn of the loop."""
     opening = asyncio.ensure_future(links.open_link(VIEW, 60))
@@ -34,6 +35,7 @@ async def test_a_caller_who_leaves_as_the_connection_opens_has_left(dialling):
         await opening
 
 
+@pytest.mark.interpreted
 async def test_a_dial_that_does_not_end_is_timed_out(dialling):
     """The error says so; whatever the machine's load, the dial never ends by itself."""
     with pytest.raises(TimedOut) as late:

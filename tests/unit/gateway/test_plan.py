@@ -16,6 +16,7 @@ class Key:
     expires_at_s = None
 
 
+@pytest.mark.interpreted
 def test_a_plan_is_of_one_snapshot_and_keeps_none_alive(monkeypatch):
     """Heads are remembered for long: a thousand of them must not hold a thousand pictures."""
     asked = []

@@ -6,6 +6,7 @@ on can be read in one way only, so that no two servers on its path see different
 """
 
 from dataclasses import dataclass
+from typing import Any
 from urllib.parse import unquote
 
 from chutes_core.wire.stream import UPGRADE
@@ -40,7 +41,7 @@ class Shape:
     host: str
     upgrade: bytes
     expects: bool
-    plan: object = None
+    plan: Any = None
 
 
 class Request:
