@@ -2,10 +2,11 @@
 
 Path: executor feeds the request in -> `ChuteSide` is an ASGI server for this one request ->
 `Piece`s come back -> the executor makes frames of them.
-Invariant: a chunk that the chute sends is on its way at once (nothing is gathered); at most WINDOW
-chunks wait unread in either direction; after `leave` the chute sees ``http.disconnect`` and is
-cancelled once LEAVE_GRACE_S have passed; ``let_go`` is called exactly once, when the chute no
-longer works on the call or its response is complete.
+Invariant: a chunk that the chute sends is on its way at once (none waits for another: only those
+that are there already leave together); at most WINDOW chunks wait unread in either direction; after
+`leave` the chute sees ``http.disconnect`` and is cancelled once LEAVE_GRACE_S have passed;
+``let_go`` is called exactly once, when the chute no longer works on the call or its response is
+complete.
 
 A change of threads costs some 50 us (two cores, November 2026), so a small call takes two: the
 whole request in, the whole response out.
@@ -37,6 +38,11 @@ class Piece:
     last: bool = False
     failure: ChutesError | None = None
     left: bool = False
+
+    @property
+    def ends(self) -> bool:
+        """Tell whether nothing of the response counts behind this piece."""
+        return self.last or self.left or self.failure is not None
 
 
 class Exchange:
@@ -74,13 +80,22 @@ class Exchange:
         if not self.over:
             self._chute_loop.soon(self._side.deliver, body, more)
 
-    async def next_piece(self) -> Piece:
-        """Return the next piece of the response."""
-        return await self._outbox.get()
+    async def next_pieces(self, max_bytes: int) -> list[Piece]:
+        """Return the next piece of the response and those that are there behind it, to its end.
 
-    def took(self) -> None:
-        """Note that a piece has become frames, so that the chute may send another."""
-        self.taken += 1
+        It waits for one piece alone; once they hold ``max_bytes``, the others come the next time.
+        """
+        piece = await self._outbox.get()
+        pieces, size = [piece], len(piece.body)
+        while size < max_bytes and not piece.ends and not self._outbox.empty():
+            piece = self._outbox.get_nowait()
+            pieces.append(piece)
+            size += len(piece.body)
+        return pieces
+
+    def took(self, count: int) -> None:
+        """Note that pieces have become frames, so that the chute may send as many others."""
+        self.taken += count
         if self._side.waiting:
             self._chute_loop.soon(self._side.wake)
 

@@ -98,23 +98,23 @@ class Executor:
         """Make frames of the response; False when nobody waits for them any more."""
         begun_us = self._clock.monotonic_us()
         while True:
-            piece = await exchange.next_piece()
-            if piece.left:
-                return False
-            if piece.failure is not None:
-                exchange.finish()
-                await link.send_error(piece.failure)
-                return True
-            frames = list(_frames_of(piece))
+            pieces = await exchange.next_pieces(BODY_CHUNK_BYTES)
+            piece = pieces[-1]
+            frames = [frame for each in pieces for frame in _frames_of(each)]
             if piece.last:
                 exchange.finish()
                 busy_us = max(0, self._clock.monotonic_us() - begun_us)
                 frames.append((FrameKind.END, CallEnd(busy_us=busy_us).model_dump_json().encode()))
             for batch in _batches(frames):
                 await link.send(*batch)
-            if piece.last:
+            if piece.left:
+                return False
+            if piece.failure is not None:
+                exchange.finish()
+                await link.send_error(piece.failure)
+            if piece.ends:
                 return True
-            exchange.took()
+            exchange.took(len(pieces))
 
     def _admit(self) -> Service:
         if self._draining:
@@ -189,7 +189,8 @@ def _frames_of(piece: Piece) -> Iterator[tuple[FrameKind, bytes]]:
 def _batches(frames: list[tuple[FrameKind, bytes]]) -> Iterator[list[tuple[FrameKind, bytes]]]:
     """Together what is small; a long body goes out piece by piece, as its reader takes it."""
     if sum(len(payload) for _, payload in frames) <= 2 * BODY_CHUNK_BYTES:
-        yield frames
+        if frames:
+            yield frames
     else:
         yield from ([frame] for frame in frames)
 
