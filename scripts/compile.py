@@ -144,7 +144,7 @@ def _compile(folder: Path) -> bool:
         "from mypyc.build import mypycify\n"
         "from setuptools import setup\n"
         f"setup(name='x', packages=[], ext_modules=mypycify({paths!r}, opt_level='3',"
-        f" debug_level='0', multi_file=True, group_name={GROUP!r},"
+        f" debug_level='0', group_name={GROUP!r},"
         f" target_dir={str(folder / 'c')!r}))\n",
         "utf-8",
     )
