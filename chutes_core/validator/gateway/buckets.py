@@ -54,24 +54,39 @@ class Buckets:
         Raises:
             RateLimited: with the seconds until the next call may pass.
         """
-        now_us = self._clock.monotonic_us()
         if calls_per_minute is None:
-            standing = self._taken(key, now_us)
-            if standing is not None:
-                return standing
+            known = self._taken(key, self._clock.monotonic_us())
+            if known is not None:
+                return known
+        _, standing = self.take_up_to(key, 1, calls_per_minute=calls_per_minute)
+        return standing
+
+    def take_up_to(
+        self, key: str, most: int, *, calls_per_minute: int | None = None
+    ) -> tuple[int, Standing]:
+        """Count as many calls of a key as it may make now, at least one and at most so many.
+
+        Returns:
+            How many, and where the key stands afterwards by the narrower of its limits.
+
+        Raises:
+            RateLimited: with the seconds until the next call may pass.
+        """
+        now_us = self._clock.monotonic_us()
         house = narrow = self._filled(key, self._per_minute, self._burst, now_us)
         own = None
         if calls_per_minute is not None:
             own = self._filled(f"own:{key}", calls_per_minute, calls_per_minute, now_us)
             narrow = own if own.tokens <= house.tokens else house
-        if narrow.tokens < _WHOLE:
+        calls = min(most, narrow.tokens // _WHOLE)
+        if calls < 1:
             raise _limited(house, own)
-        house.tokens -= _WHOLE
+        house.tokens -= calls * _WHOLE
         if own is not None:
-            own.tokens -= _WHOLE
+            own.tokens -= calls * _WHOLE
         if len(self._buckets) > MAX_BUCKETS:
             self._forget_full(now_us)
-        return narrow.standing()
+        return calls, narrow.standing()
 
     async def obtain(self, key: str, *, calls_per_minute: int | None = None) -> Standing:
         """Count one call, as `take` does; in a worker this may ask for more first."""

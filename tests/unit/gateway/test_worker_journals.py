@@ -49,6 +49,27 @@ def test_segments_that_the_writer_deleted_are_not_missed(tmp_path, journal):
     assert numbers(files.pending(6, 100)) == [7, 8, 9, 10]
 
 
+def test_a_segment_is_read_on_where_its_reader_left_off(tmp_path, invocation):
+    """In parts, and as it grows: what was read is not looked at again, so it may be anything."""
+    writer = Journal(tmp_path / "w1", "w1")
+    for number in range(10):
+        writer.append(invocation(bytes_in=number))
+    files = JournalFiles(tmp_path / "w1", "w1")
+    files.reported = 10
+    assert numbers(files.pending(0, 4)) == [1, 2, 3, 4]
+    assert numbers(files.pending(2, 2)) == [3, 4]
+    (segment,) = (tmp_path / "w1").glob("*.journal")
+    with segment.open("r+b") as file:
+        file.write(bytes(100))
+    assert numbers(files.pending(4, 6)) == [5, 6, 7, 8, 9, 10]
+    writer.append(invocation(bytes_in=11))
+    assert files.pending(10, 9) == []
+    files.reported = 11
+    assert numbers(files.pending(10, 9)) == [11]
+    assert files.pending(0, 9) == []
+    writer.close()
+
+
 def test_what_is_read_is_told(tmp_path, journal):
     """The leases hear of every record before it is settled."""
     told = []

@@ -52,23 +52,29 @@ class Asking:
         Raises:
             Unavailable: ``gateway_busy``, no answer came.
         """
-        return await self._wait(Kind.ASK, {"purses": list(purses), "need": need}, granted)
+        number = next(self._numbers)
+        waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
+        self._waiting[number], self._granted[number] = waiting, granted
+        try:
+            self._says.send(Kind.ASK, {"id": number, "purses": list(purses), "need": need})
+            return await answer(waiting)
+        finally:
+            del self._waiting[number], self._granted[number]
 
     def ask_soon(self, purse: str, need: int) -> None:
         """Ask for more of a purse without waiting; nobody is recalled for it."""
         self._says.send(Kind.ASK, {"id": QUIET, "purses": [purse], "need": need})
 
-    async def take(self, key: str, calls_per_minute: int | None) -> Mapping[str, Any]:
-        """Ask for calls of a key.
+    def take_soon(self, key: str, calls_per_minute: int | None, *, want: int, has: int) -> None:
+        """Ask for calls of a key; the answer is TOKENS.
 
-        Raises:
-            Unavailable: ``gateway_busy``, no answer came.
+        Args:
+            key: its id.
+            calls_per_minute: the key's own limit.
+            want: how many will be made soon.
+            has: how many may be made here until the answer comes.
         """
-        return await self._wait(Kind.TAKE, {"key": key, "calls_per_minute": calls_per_minute})
-
-    def take_soon(self, key: str, calls_per_minute: int | None) -> None:
-        """Ask for calls of a key without waiting."""
-        head = {"id": QUIET, "key": key, "calls_per_minute": calls_per_minute}
+        head = {"key": key, "calls_per_minute": calls_per_minute, "want": want, "has": has}
         self._says.send(Kind.TAKE, head)
 
     def answered(self, head: Mapping[str, Any]) -> None:
@@ -79,24 +85,19 @@ class Asking:
                 self._granted[head["id"]](head["purse"])
             waiting.set_result(head)
 
-    async def _wait(
-        self, kind: Kind, head: dict[str, object], granted: Callable[[str], None] | None = None
-    ) -> Mapping[str, Any]:
-        number = next(self._numbers)
-        waiting: asyncio.Future[Mapping[str, Any]] = asyncio.get_running_loop().create_future()
-        self._waiting[number] = waiting
-        if granted is not None:
-            self._granted[number] = granted
-        try:
-            self._says.send(kind, head | {"id": number})
-            with anyio.fail_after(ANSWER_S):  # wait_for can lose a caller's leaving before 3.12
-                return await waiting
-        except TimeoutError as error:
-            raise Unavailable(
-                "gateway_busy",
-                "the gateway's main process gave no answer in time",
-                hint="nothing was charged; try again in a moment",
-            ) from error
-        finally:
-            del self._waiting[number]
-            self._granted.pop(number, None)
+
+async def answer(waiting: "asyncio.Future[Mapping[str, Any]]") -> Mapping[str, Any]:
+    """Return an answer of the main process once it comes.
+
+    Raises:
+        Unavailable: ``gateway_busy``, no answer came.
+    """
+    try:
+        with anyio.fail_after(ANSWER_S):  # wait_for can lose a caller's leaving before 3.12
+            return await waiting
+    except TimeoutError as error:
+        raise Unavailable(
+            "gateway_busy",
+            "the gateway's main process gave no answer in time",
+            hint="nothing was charged; try again in a moment",
+        ) from error

@@ -224,8 +224,10 @@ class Crew:
 
     def takes(self, member: Member, head: Mapping[str, Any]) -> None:
         """Give a worker calls of a key."""
-        said = self._rates.take(head["key"], head["calls_per_minute"])
-        member.channel.send(Kind.TOKENS, said | {"id": head["id"]})
+        said = self._rates.take(
+            head["key"], head["calls_per_minute"], want=head["want"], has=head["has"]
+        )
+        member.channel.send(Kind.TOKENS, said)
 
     def hears(self, before: Mapping[str, ChuteDemand], demand: Mapping[str, ChuteDemand]) -> None:
         """Take note of a report."""

@@ -8,16 +8,26 @@ taken back); of one without a writer, all that is whole; and only what is durabl
 import fcntl
 import os
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from chutes_core.base.errors import Conflict
 from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.gateway.journal import Journal
-from chutes_core.validator.gateway.records import scan
+from chutes_core.validator.gateway.records import Record, scan
 
 _SUFFIX = ".journal"
 Settle = Callable[["Journal | JournalFiles"], int]
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a record ends: its sequence, its segment, the offset behind it."""
+
+    sequence: int
+    start: int
+    offset: int
 
 
 class JournalFiles:
@@ -38,6 +48,7 @@ class JournalFiles:
         self.reported: int | None = None
         self._directory = directory
         self._seen = seen or (lambda worker, records: None)
+        self._place = _Place(0, 0, 0)
 
     @property
     def last_sequence(self) -> int:
@@ -62,11 +73,12 @@ class JournalFiles:
                 continue
             if len(found) >= limit:
                 break
-            for record in scan(self._durable(start), start):
+            for record in self._records(start, after_sequence):
                 if record.sequence > last or len(found) >= limit:
                     break
                 if record.sequence > after_sequence:
                     found.append(record.invocation())
+                    self._place = _Place(record.sequence, start, record.end)
         self._seen(self.worker, found)
         return found
 
@@ -93,9 +105,22 @@ class JournalFiles:
     def _path(self, start: int) -> Path:
         return self._directory / f"{start:020d}{_SUFFIX}"
 
-    def _durable(self, start: int) -> bytes:
-        """Return what a segment holds, once that is on the disk."""
+    def _records(self, start: int, after_sequence: int) -> Iterator[Record]:
+        """Yield a segment's records, from behind the last one that was read if that is asked for.
+
+        A segment has thousands of records and is settled in many parts.
+        """
+        place = self._place
+        known = place.start == start and place.sequence == after_sequence
+        offset = place.offset if known else 0
+        first = after_sequence + 1 if known else start
+        for record in scan(self._durable(start, offset), first):
+            yield Record(record.sequence, record.body, offset + record.end)
+
+    def _durable(self, start: int, offset: int) -> bytes:
+        """Return what a segment holds from an offset on, once that is on the disk."""
         with self._path(start).open("rb") as file:
+            file.seek(offset)
             data = file.read()
             os.fsync(file.fileno())
         directory = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY)

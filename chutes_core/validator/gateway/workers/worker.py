@@ -124,7 +124,6 @@ class Worker:
             self._granted(head)
         elif kind is Kind.TOKENS:
             self._buckets.granted(head)
-            self._asking.answered(head)
         elif kind is Kind.RECALL:
             for purse in head["purses"]:
                 self._give_back({purse: self._give_up(purse)})
