@@ -40,8 +40,14 @@ class Two:
     plane: int
     reference: int
     key: bytes
-    seen: list[tuple[str, bytes]]
+    seen: list[Incoming]
     gateway: Gateway
+    chute_id: str
+
+    def taken(self) -> list[tuple[object, ...]]:
+        """Return what the instance saw since it was last asked, without what is each call's own."""
+        seen, self.seen[:] = self.seen.copy(), []
+        return [(call.head.model_copy(update={"invocation_id": ""}), call.body) for call in seen]
 
     async def both(self, data: bytes) -> tuple[bytes, bytes]:
         return blank(await talk(self.plane, data)), blank(await talk(self.reference, data))
@@ -88,11 +94,16 @@ async def in_one_frame(call: Incoming, how: str) -> None:
     await call.connection.send_together((FrameKind.RESPONSE, head), *rest)
 
 
-async def talk(port: int, data: bytes) -> bytes:
-    """Send bytes, and return all that comes until the server closes."""
+async def talk(port: int, data: bytes, rng: random.Random | None = None) -> bytes:
+    """Send bytes, perhaps in two pieces, and return all that comes until the server closes."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    cut = rng.randrange(len(data)) if rng is not None and rng.random() < 0.5 else 0
     try:
-        writer.write(data)
+        if cut:
+            writer.write(data[:cut])
+            await writer.drain()
+            await asyncio.sleep(0)
+        writer.write(data[cut:])
         return await asyncio.wait_for(reader.read(), PATIENCE_S)
     except ConnectionError:
         return b"reset"
@@ -137,10 +148,10 @@ async def referenced(gateway: Gateway) -> AsyncIterator[int]:
 
 @pytest.fixture
 async def two(tmp_path: Path, instance) -> AsyncIterator[Two]:
-    seen: list[tuple[str, bytes]] = []
+    seen: list[Incoming] = []
 
     async def answer(call: Incoming) -> None:
-        seen.append((call.head.path, call.body))
+        seen.append(call)
         match call.headers.get("x-how"):
             case how if how in IN_ONE_FRAME:
                 await in_one_frame(call, how)
@@ -172,10 +183,11 @@ async def two(tmp_path: Path, instance) -> AsyncIterator[Two]:
     owner_id = world.user(spendable_rao=10**15)
     chute, key = world.chute(owner_id), world.key(owner_id)
     world.instances[chute.chute_id] = (one.view(chute.chute_id),)
+    world.alias(owner_id, "both", chute)
     gateway.swap(world.snapshot())
     http = HttpLimits(max_per_address=None)
     async with planed(gateway, limits=http) as plane, referenced(gateway) as reference:
-        yield Two(plane, reference, key.encode(), seen, gateway)
+        yield Two(plane, reference, key.encode(), seen, gateway, chute.chute_id)
         await asyncio.wait_for(gateway.quiet(), PATIENCE_S)
         assert gateway.stats()["slots"] == gateway.stats()["body_bytes"] == 0
     await gateway.close()
