@@ -127,8 +127,12 @@ async def crewed(
     rao: int = 10**15,
     limits: GatewayLimits | None = None,
     app: AsgiApp = control,
+    tls: tuple[Path, Path] | None = None,
 ) -> AsyncIterator[CrewHouse]:
-    """Run workers on a free port, with one account that has ``rao``, one key and one chute."""
+    """Run workers on a free port, with one account that has ``rao``, one key and one chute.
+
+    ``tls`` are the files of a certificate and its key.
+    """
     clock = SystemClock()
     store = Store(folder / "validator.sqlite", clock=clock)
     world = World()
@@ -143,6 +147,8 @@ async def crewed(
         http=HttpLimits(),
         grace_s=20.0,
         log_level="ERROR",
+        tls_certificate=None if tls is None else str(tls[0]),
+        tls_key=None if tls is None else str(tls[1]),
     )
     crew = Crew(setup, control=app, clock=clock)
 

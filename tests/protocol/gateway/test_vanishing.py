@@ -1,16 +1,12 @@
 """Callers who vanish, and TLS: on the data plane and, where it can, the reference."""
 
 import asyncio
-import datetime
 import ssl
 from pathlib import Path
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
+from certificate import make_certificate
 from gateway_stand_in import House, Incoming, planed
 
 from chutes_core.base.errors import Invalid
@@ -63,30 +59,6 @@ async def test_callers_who_vanish_leave_nothing(house: House, instance):
     assert {record.outcome for record in records} == {"client_gone"}
     owed = sum(house.chute.rate.charge_rao(record.usage_us) for record in records)
     assert house.gateway.taken_rao(house.owner_id) == owed
-
-
-def make_certificate(directory: Path) -> tuple[Path, Path]:
-    """Write a self-signed certificate for localhost and its key; return their paths."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(days=1))
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain, secret = directory / "chain.pem", directory / "key.pem"
-    pem = serialization.Encoding.PEM
-    chain.write_bytes(certificate.public_bytes(pem))
-    form, none = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    secret.write_bytes(key.private_bytes(pem, form, none))
-    return chain, secret
 
 
 def settings_of(**more: object) -> ValidatorSettings:
