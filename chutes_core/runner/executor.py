@@ -1,14 +1,17 @@
 """Calls: which may run, and one call from CALL to END.
 
-Path: session (CALL) -> `Executor.run` -> exchange -> the chute -> END or ERROR.
+Path: session (CALL) -> `Executor.run` -> exchange -> the chute -> END or ERROR; a websocket goes
+to websockets.py in place of exchange.
 Invariant: at most ``concurrency`` calls hold a slot; a call gives its slot back before its END
 leaves, so a caller that has seen END finds the place free; a caller that has left holds the slot
 until the chute has really let go.
 """
 
 import asyncio
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+from urllib.parse import unquote
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import (
@@ -23,6 +26,7 @@ from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.exchange import Exchange, Piece
 from chutes_core.runner.link import Link
 from chutes_core.runner.orders import parse
+from chutes_core.runner.websockets import Passthrough, Websocket
 from chutes_core.wire.call import CallEnd, CallHead
 from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
 
@@ -33,10 +37,22 @@ CANCEL_S = 1.5  # what exchange.LEAVE_GRACE_S needs, and a little
 
 @dataclass(frozen=True)
 class Service:
-    """A started chute: its ASGI application and how many calls it takes at once."""
+    """A started chute: its ASGI application and how many calls it takes at once.
+
+    ``passthroughs`` are the servers beside it that websockets may go to, by public path.
+    """
 
     app: AsgiApp
     concurrency: int
+    passthroughs: Mapping[str, Passthrough] = field(default_factory=dict)
+
+
+class Leavable(Protocol):
+    """A call that a connection is busy with."""
+
+    def leave(self) -> None:
+        """End it: its caller is gone, or the instance ends."""
+        ...
 
 
 class Executor:
@@ -48,7 +64,7 @@ class Executor:
         self._service: Service | None = None
         self._draining = False
         self._active = 0  # calls that occupy the chute
-        self._calls: set[Exchange] = set()  # calls that a connection is busy with
+        self._calls: set[Leavable] = set()  # calls that a connection is busy with
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -68,7 +84,10 @@ class Executor:
             service = self._admit()
         except ChutesError as refusal:
             await link.send_error(refusal)
-            return await _skip_request(link)
+            return head.upgrade is None and await _skip_request(link)
+        if head.upgrade is not None:
+            await self._switch(link, head, service)
+            return False
         exchange = Exchange(self._chute_loop, self._release)
         self._calls.add(exchange)
         listening = asyncio.ensure_future(_listen(link, exchange, service.app, head))
@@ -93,6 +112,17 @@ class Executor:
         for exchange in self._calls:
             exchange.leave()
         await self._wait_idle(CANCEL_S)
+
+    async def _switch(self, link: Link, head: CallHead, service: Service) -> None:
+        """Carry a websocket to its end."""
+        way = service.passthroughs.get(unquote(head.path))
+        websocket = Websocket(link, head, way, self._release, self._clock)
+        self._calls.add(websocket)
+        try:
+            await websocket.run()
+        finally:
+            self._calls.discard(websocket)
+            self._note_idle()
 
     async def _answer(self, link: Link, exchange: Exchange) -> bool:
         """Make frames of the response; False when nobody waits for them any more."""

@@ -22,6 +22,7 @@ from chutes_core.runner.asgi import Receive, Scope, Send
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor, Service
 from chutes_core.runner.jobs import Job
+from chutes_core.runner.websockets import passthroughs
 from chutes_core.wire.launch import CordRoute, Started, StartOrder
 
 MAX_TRACE = 4000
@@ -49,6 +50,12 @@ class Cord(Protocol):
     def public_api_method(self) -> str | None: ...  # noqa: D102
     @property
     def stream(self) -> bool: ...  # noqa: D102
+    @property
+    def passthrough(self) -> bool: ...  # noqa: D102
+    @property
+    def passthrough_path(self) -> str: ...  # noqa: D102
+    @property
+    def passthrough_port(self) -> int | None: ...  # noqa: D102
 
 
 class LoadedChute(Protocol):
@@ -62,6 +69,11 @@ class LoadedChute(Protocol):
     @property
     def jobs(self) -> Iterable[Job]:
         """Its jobs."""
+        ...
+
+    @property
+    def passthrough_headers(self) -> Mapping[str, str]:
+        """What passthrough cords add to what they hand on."""
         ...
 
     async def startup(self) -> None:
@@ -166,7 +178,8 @@ class ChuteHost:
             _guarded("start_failed", lambda: self._bring_up(order), order.secrets)
         )
         self._chute = chute
-        self._executor.serve(Service(chute, order.concurrency))
+        ways = passthroughs(chute.cords, chute.passthrough_headers)
+        self._executor.serve(Service(chute, order.concurrency, ways))
         return Started(cords=routes, startup_ms=(self._clock.monotonic_us() - begun_us) // 1000)
 
     async def _bring_up(self, order: StartOrder) -> tuple[tuple[CordRoute, ...], LoadedChute]:

@@ -14,6 +14,7 @@ import sys
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 from chutes_core.base.errors import ChutesError
 from chutes_core.sdk import compat
@@ -60,17 +61,78 @@ def free_port():
         return taken.getsockname()[1]
 
 
+TALK_CORD = """@chute.cord(
+    passthrough=True,
+    passthrough_port=PORT,
+    passthrough_path="/talk",
+    public_api_path="/talk",
+    public_api_method="GET",
+)
+async def talk(data: Any) -> str:
+    return ""
+
+
+"""
+TALKS = """    def do_GET(self):
+        if self.headers.get("Upgrade") == "websocket":
+            return self.talk()
+"""
+TALK = """    def talk(self):
+        import base64, hashlib
+        key = self.headers["Sec-WebSocket-Key"] + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+        accept = base64.b64encode(hashlib.sha1(key.encode()).digest()).decode()
+        self.protocol_version = "HTTP/1.1"
+        self.send_response(101)
+        self.send_header("Connection", "Upgrade")
+        self.send_header("Upgrade", "websocket")
+        self.send_header("Sec-WebSocket-Accept", accept)
+        self.end_headers()
+        self.close_connection, kind = True, 0
+        while kind & 15 != 8:
+            kind, size = self.rfile.read(2)
+            mask = self.rfile.read(4)
+            body = self.rfile.read(size & 127)
+            text = bytes(byte ^ mask[at % 4] for at, byte in enumerate(body))
+            self.wfile.write(bytes([kind, len(text)]) + text)
+
+"""
+BY_COUNT = '@chute.cord(\n    passthrough=True, passthrough_port=PORT, passthrough_path="/count"'
+WITH_A_WEBSOCKET = (
+    ("    def do_GET(self):\n", TALKS),
+    ("    def do_POST(self):\n", f"{TALK}    def do_POST(self):\n"),
+    (BY_COUNT, TALK_CORD + BY_COUNT),
+)
+
+
 def test_a_web_server_is_reached_in_a_network(network):
-    """Deployed and proven by a miner: query, body and type pass through gateway and relay."""
+    """Deployed and proven by a miner: query, body and type pass through gateway and relay.
+
+    So do a websocket's messages; it is one call in the ledger, whatever was said.
+    """
     user = rich_user(network.net, network.url(1), "webmaster")
-    user.deploy_as_own("webserver", changes=(('"8080"', f'"{free_port()}"'),))
+    port = ('"8080"', f'"{free_port()}"')
+    user.deploy_as_own("webserver", changes=(port, *WITH_A_WEBSOCKET))
     place = f"{network.url(1)}/c/webmaster-webserver"
     with httpx.Client(headers=user.headers, timeout=400) as client:
         page = client.get(f"{place}/hello", params={"name": "Ada"})
         assert (page.status_code, page.text) == (200, "<h1>Hello, Ada</h1>")
         assert page.headers["content-type"] == "text/html; charset=utf-8"
         assert client.post(f"{place}/count", content="one two three").json() == {"words": 3}
+    invocation = talked(f"ws{place.removeprefix('http')}/talk", user.headers)
+    wait_until(lambda: invocation in dict(user.charges()), 400, "the websocket to be settled")
+    (charged,) = (rao for one, rao in user.charges() if one == invocation)
+    assert charged > 0
     user.chutes("chutes", "delete", "webserver", "--yes")
+
+
+def talked(uri, headers):
+    """Say something over a websocket, which comes back; return the invocation's id."""
+    options = {"proxy": None, "compression": None, "open_timeout": 400, "close_timeout": 400}
+    with connect(uri, additional_headers=headers, **options) as socket:
+        for message in ("Hello", b"\0\1", "Ada"):
+            socket.send(message)
+            assert socket.recv(timeout=400) == message
+        return socket.response.headers["X-Chutes-InvocationID"]
 
 
 def test_a_job_runs_in_a_network_and_its_files_are_fetched(network, tmp_path):

@@ -27,6 +27,8 @@ _BY_CODE = {
     "unsupported_media_type": 415,
     "pickled_arguments": 415,
     "too_many_headers": 431,
+    "bad_handshake": 400,
+    "websocket_version": 426,
     "websocket_unsupported": 501,
 }
 

@@ -10,17 +10,22 @@ from chutes_core.validator.gateway.asgi import Scope
 from chutes_core.validator.gateway.body import check_arguments
 from chutes_core.validator.gateway.headers import call_head
 from chutes_core.validator.gateway.target import Target
-from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL, CallHead
+from chutes_core.validator.gateway.upgrades import Upgrade
+from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL, WEBSOCKET, CallHead
 
 
 @dataclass(frozen=True)
 class Request:
-    """The parts of an ASGI scope that front looks at; header names in lower case."""
+    """The parts of an ASGI scope that front looks at; header names in lower case.
+
+    ``upgrade`` is set where it is a websocket's handshake.
+    """
 
     method: str
     path: str
     headers: dict[str, str]
     scope: Scope
+    upgrade: Upgrade | None = None
 
     @classmethod
     def of(cls, scope: Scope) -> "Request":
@@ -50,6 +55,9 @@ def head_of(
         headers=request.scope["headers"],
         length=len(body),
     )
+    if request.upgrade is not None:
+        headers = tuple(pair for pair in head.headers if pair[0] != "content-length")
+        return head.model_copy(update={"headers": headers, "upgrade": WEBSOCKET})
     if target.form == "cord":
         form = (HEADER_CALL, CALL_BY_ARGUMENTS)
         return head.model_copy(update={"headers": (*head.headers, form)})

@@ -13,6 +13,7 @@ from chutes_core.base.units import MICROSECONDS_PER_HOUR
 from chutes_core.validator.gateway.admission import Admitted
 from chutes_core.validator.gateway.buckets import Standing
 from chutes_core.validator.gateway.holds import Hold
+from chutes_core.validator.gateway.upgrades import Upgrade
 from chutes_core.validator.gateway.usage import Tail
 
 
@@ -23,7 +24,9 @@ class Call:
     ``head`` is the payload of its CALL frame; ``tried`` names the launches that gave no answer;
     ``delivered`` tells that an instance may have seen it;
     ``arrived_us`` is when its caller began to wait for an instance, ``first_byte_us`` how long the
-    answering instance took to the head of its answer; ``tail`` is kept where tokens are counted.
+    answering instance took to the head of its answer; ``tail`` is kept where tokens are counted;
+    ``upgrade`` is set where a websocket is asked for; ``streamed_in`` counts its bytes that an
+    instance was sent.
     """
 
     invocation_id: str
@@ -45,6 +48,13 @@ class Call:
     arrived_us: int = 0
     first_byte_us: int = 0
     tail: Tail | None = None
+    upgrade: Upgrade | None = None
+    streamed_in: int = 0
+
+    @property
+    def bytes_in(self) -> int:
+        """Return how many bytes of its caller's the call has brought to its instance."""
+        return len(self.body) + self.streamed_in
 
     @property
     def chute_id(self) -> str:

@@ -19,7 +19,7 @@ from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.pool import Carrier
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.told import call_pairs
-from chutes_core.wire.call import ResponseHead
+from chutes_core.wire.call import SWITCHING, ResponseHead
 from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
 from chutes_core.wire.launch import FrameError
 from chutes_core.wire.model import Message
@@ -69,7 +69,7 @@ class Exchange:
             if frame.kind is not FrameKind.RESPONSE:
                 raise ProtocolError("unexpected_frame", f"got {frame.kind.name} for a RESPONSE")
             head = _parse(ResponseHead, frame)
-            if head.status < 200:
+            if head.status < 200 and not self._switches(head):
                 raise ProtocolError("bad_response", "the instance sent an interim status")
             return head
         if anyio.current_time() >= self._deadline:
@@ -112,10 +112,20 @@ class Exchange:
             return Ending("client_gone", whole=False)
         raise TimedOut("idle_timeout", "the instance stopped sending")
 
+    @property
+    def deadline(self) -> float:
+        """Return when the call's paid time is over, on anyio's clock."""
+        return self._deadline
+
     def end(self) -> None:
         """Stop sending, if that still goes on."""
         if self._sending is not None and not self._sending.done():
             self._sending.cancel()
+
+    def _switches(self, head: ResponseHead) -> bool:
+        """Tell whether the answer makes of the connection what the call asked for."""
+        upgrade = self._call.upgrade
+        return upgrade is not None and head.status == SWITCHING and upgrade.accepted_by(head)
 
     def _by(self, seconds: float) -> float:
         return min(anyio.current_time() + seconds, self._deadline)
@@ -131,6 +141,9 @@ class Exchange:
     async def _send(self) -> None:
         connection, body = self._connection, self._call.body
         head = self._call.head
+        if self._call.upgrade is not None:
+            await connection.send(FrameKind.CALL, head)  # what follows is the websocket's
+            return
         if len(body) <= BODY_CHUNK_BYTES:
             bodies = [(FrameKind.BODY, body)] if body else []
             await connection.send_together((FrameKind.CALL, head), *bodies, (FrameKind.END, b""))

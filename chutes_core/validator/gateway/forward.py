@@ -24,10 +24,14 @@ from chutes_core.validator.gateway.pool import Borrowed, Pool
 from chutes_core.validator.gateway.queue import ColdQueue
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.routing import NoSlot, Route, Router
+from chutes_core.validator.gateway.switched import Switched
+from chutes_core.validator.gateway.websockets import unsupported
+from chutes_core.wire.call import SWITCHING, ResponseHead
 from chutes_core.wire.launch import FrameError
 
 CHUTE_FAULT = frozenset(("cord_failed", "bad_response"))  # the runner says: the chute's own code
 NO_FAULT = frozenset(("at_capacity", "draining"))
+UNKNOWN_FIELD = "bad_order"  # a runner's answer to a CALL with a field that it does not know
 CALLER_LEFT = 499  # in records only: nobody was there to receive a status
 
 
@@ -92,7 +96,14 @@ class Forwarder:
 
         Raises:
             ProtocolError: ``chute_error``, the instance works and its chute does not.
+            Invalid: ``websocket_unsupported``, its runner is older than websockets.
         """
+        if call.upgrade is not None and said.code == UNKNOWN_FIELD:
+            call.taken_back(fault=False)
+            raise unsupported(
+                "this chute's image was built before websockets were carried",
+                "its owner builds it anew: chutes build, then chutes deploy",
+            )
         if said.code in CHUTE_FAULT:
             route.succeeded(call.usage_us(self._clock))
             raise _chute_failed()
@@ -203,7 +214,7 @@ class Forwarder:
                 return self.refused(call, route, head)
             route.succeeded(call.answered(head.status, self._clock))
             try:
-                return await exchange.stream(head, reply)
+                return await self._carry(call, exchange, borrowed, head, reply)
             except (Unavailable, ProtocolError):
                 route.failed(self._clock.monotonic_us())
                 raise
@@ -213,6 +224,26 @@ class Forwarder:
                 self._pool.give_back(borrowed)
             else:
                 borrowed.connection.abort()
+
+    async def _carry(
+        self,
+        call: Call,
+        exchange: Exchange,
+        borrowed: Borrowed,
+        head: ResponseHead,
+        reply: Reply,
+    ) -> Ending:
+        """Pass on what an instance answers: a response, or a websocket's bytes both ways."""
+        if call.upgrade is None or head.status != SWITCHING:
+            return await exchange.stream(head, reply)
+        return await Switched(
+            borrowed.connection,
+            call,
+            call.upgrade.caller,
+            reply,
+            until=exchange.deadline,
+            idle_s=self._limits.idle_timeout_s,
+        ).run(head)
 
     def _refused(
         self, call: Call, route: Route, error: ChutesError, *, fault: bool = True

@@ -9,12 +9,13 @@ who leaves stops the call at the instance.
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from dataclasses import replace
 from typing import Protocol
 
 from loguru import logger
 
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import ChutesError, Exhausted, Invalid, Unauthenticated
+from chutes_core.base.errors import ChutesError, Exhausted, Unauthenticated
 from chutes_core.base.failures import FailedTries
 from chutes_core.base.ids import new_id
 from chutes_core.validator.domain.accounts import ApiKey
@@ -33,6 +34,13 @@ from chutes_core.validator.gateway.holds import Hold, Holds
 from chutes_core.validator.gateway.reply import Reply
 from chutes_core.validator.gateway.target import Target, target_of
 from chutes_core.validator.gateway.usage import tail_for
+from chutes_core.validator.gateway.websockets import (
+    OpenWebsockets,
+    check_carried,
+    check_form,
+    refuse_on_reference,
+    upgrade_of,
+)
 
 CANCEL_AGAIN_S = 1.0
 
@@ -62,6 +70,7 @@ class Front:
         domain: str | None,
         failures: FailedTries,
         max_calls: int,
+        websockets: OpenWebsockets,
         clock: Clock,
     ) -> None:
         self._control = control
@@ -75,6 +84,7 @@ class Front:
         self._domain = domain
         self._failures = failures
         self._max_calls = max_calls
+        self._websockets = websockets
         self._clock = clock
         self.in_flight = 0
         self.refused: Counter[str] = Counter()  # errors that callers were told, by code
@@ -92,7 +102,7 @@ class Front:
         if target is None:
             await self._control(scope, receive, send)
         elif scope["type"] == "websocket":
-            await _refuse_websocket(scope, receive, send)
+            await refuse_on_reference(scope, receive, send)
         else:
             await self._answer(request, target, receive, send)
 
@@ -173,15 +183,19 @@ class Front:
         key = self._authenticate(snapshot, request)
         per_minute = key.calls_per_minute
         reply.standing = await self._buckets.obtain(key.key_id, calls_per_minute=per_minute)
+        upgrade = upgrade_of(request.scope)
+        if upgrade is not None:
+            request = replace(request, upgrade=upgrade)
+            check_form(target)
         if target.form == "models":
             await reply.json(200, _model_list(callable_models(snapshot, key)))
             return
-        with self._bodies.room() as room:
+        with self._bodies.room() as room, self._websockets.of(key.key_id, request.upgrade):
             call = await self._admit(snapshot, key, request, target, receive, room, invocation_id)
             if call is None:
                 return
             try:
-                call.tail = tail_for(call.admitted.cord)
+                call.tail, call.upgrade = tail_for(call.admitted.cord), request.upgrade
                 call.standing, call.arrived_us = reply.standing, self._clock.monotonic_us()
                 with self._demand.calling(call.chute_id):
                     self._journal.check()
@@ -222,6 +236,9 @@ class Front:
             snapshot = self._snapshot()
             key = authenticate(snapshot, request.headers, now_s=self._clock.now_s())
         choices = admit_all(snapshot, key, target, method=request.method, model=model)
+        if request.upgrade is not None:
+            check_carried(choices)
+            body = b""
         payer = choices.calls[0].payer
         hold = await self._holds.obtain(payer, choices.rate, key)
         try:
@@ -242,7 +259,8 @@ class Front:
     async def _run(self, call: Call, reply: Reply, receive: Receive) -> None:
         """Run a call until it ends or its caller leaves."""
         work = asyncio.ensure_future(self._forwarder.run(call, reply))
-        leaving = asyncio.ensure_future(_left(receive))
+        upgrade = call.upgrade
+        leaving = asyncio.ensure_future(upgrade.caller.left() if upgrade else _left(receive))
         try:
             await asyncio.wait((work, leaving), return_when=asyncio.FIRST_COMPLETED)
             call.caller_left = not work.done()
@@ -281,24 +299,6 @@ def _internal() -> ChutesError:
 async def _left(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         continue
-
-
-async def _refuse_websocket(scope: Scope, receive: Receive, send: Send) -> None:
-    """Refuse the handshake: with a typed error where the server can send one, else with 403."""
-    await receive()
-    if "websocket.http.response" not in scope.get("extensions", {}):
-        await send({"type": "websocket.close", "code": 1003, "reason": "websocket_unsupported"})
-        return
-
-    async def as_http(message: dict[str, object]) -> None:
-        await send(message | {"type": f"websocket.{message['type']}"})
-
-    error = Invalid(
-        "websocket_unsupported",
-        "websocket calls are not served yet",
-        hint="use a streaming cord: its answer comes chunk by chunk",
-    )
-    await Reply(as_http, new_id(), "GET").error(error, 0)  # type: ignore[arg-type]
 
 
 def _model_list(models: list[str]) -> dict[str, object]:

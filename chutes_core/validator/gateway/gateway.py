@@ -31,6 +31,7 @@ from chutes_core.validator.gateway.plane.server import Plane
 from chutes_core.validator.gateway.pool import Pool
 from chutes_core.validator.gateway.queue import ColdQueue
 from chutes_core.validator.gateway.routing import Router
+from chutes_core.validator.gateway.websockets import OpenWebsockets
 from chutes_core.wire.http_server import HttpLimits
 
 _REPLAY_BATCH = 10_000
@@ -121,6 +122,7 @@ class Gateway:
             domain=domain,
             failures=failures or FailedTries(clock),
             max_calls=limits.max_calls,
+            websockets=OpenWebsockets(limits.max_websockets_per_key),
             clock=clock,
         )
         self._parts = Parts(

@@ -20,6 +20,7 @@ class GatewayLimits:
         cold_wait_s: a caller waits so long for a first instance (503 afterwards).
         max_waiting_per_chute, max_waiting: callers who wait at once (429 above).
         key_calls_per_s, key_burst: token bucket of each API key.
+        max_websockets_per_key: open at once (429 above).
         max_idle_per_instance, idle_connection_s: of the pool of sealed connections.
     """
 
@@ -37,5 +38,6 @@ class GatewayLimits:
     max_waiting: int = 1024
     key_calls_per_s: int = 50
     key_burst: int = 200
+    max_websockets_per_key: int = 64
     max_idle_per_instance: int = 32
     idle_connection_s: float = 60.0

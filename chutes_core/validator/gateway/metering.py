@@ -112,7 +112,7 @@ def _log(one: Ended) -> None:
         status=call.status,
         usage_us=one.usage_us,
         first_byte_us=call.first_byte_us,
-        bytes_in=len(call.body),
+        bytes_in=call.bytes_in,
         bytes_out=one.bytes_out,
         attempts=call.attempts,
     ).info("Call ended")
@@ -136,7 +136,7 @@ def _record(one: Ended) -> bytes:
         _TRUE if admitted.payer.free and not hold.paid else _FALSE,
         call.started_at_us,
         one.usage_us,
-        len(call.body),
+        call.bytes_in,
         one.bytes_out,
         call.attempts,
         call.status,

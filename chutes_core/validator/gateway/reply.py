@@ -19,6 +19,11 @@ from chutes_core.wire.call import HEADER_INVOCATION
 
 _NO_BODY = (204, 304)
 UNAVAILABLE_RETRY_S = 5
+UPGRADE_TO: tuple[Pair, ...] = (  # RFC 9110, 15.5.22; RFC 6455, 4.4
+    (b"connection", b"upgrade"),
+    (b"upgrade", b"websocket"),
+    (b"sec-websocket-version", b"13"),
+)
 
 
 class Reply:
@@ -122,6 +127,8 @@ class Reply:
             headers.append((b"retry-after", str(UNAVAILABLE_RETRY_S).encode()))
         if status == 401:
             headers.append((b"www-authenticate", b"Bearer"))
+        if status == 426:
+            headers += UPGRADE_TO
         if status == 413:
             headers.append((b"connection", b"close"))
         document = {"detail": error.message, "code": error.code, "hint": error.hint}

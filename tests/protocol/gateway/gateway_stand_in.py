@@ -187,6 +187,8 @@ async def _next_head(connection: SealedConnection) -> CallHead:
 
 async def _next_call(connection: SealedConnection) -> Incoming:
     head = await _next_head(connection)
+    if head.upgrade is not None:
+        return Incoming(connection, head, b"")
     body = bytearray()
     while (frame := await connection.receive()).kind is FrameKind.BODY:
         body += frame.payload

@@ -23,6 +23,8 @@ from chutes_core.validator.gateway.plane.heads import (
     status_line,
 )
 from chutes_core.validator.gateway.plane.request import Request
+from chutes_core.validator.gateway.upgrades import CALLER_STREAM
+from chutes_core.wire.call import SWITCHING as SWITCHING_STATUS
 from chutes_core.wire.stream import UPGRADE
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ status 101, and from then on what it receives and sends are pieces of the stream
 SWITCHING = (
     f"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: {UPGRADE}\r\n\r\n"
 ).encode()
+UPGRADED = b"connection: upgrade\r\nupgrade: websocket\r\n\r\n"
 
 
 class Bridge:
@@ -57,6 +60,7 @@ class Bridge:
         self._asked_close = False
         self._keep = False
         self._streams = False
+        self._may_switch = is_call and request.shape.asks_for_websocket
         self._receiving: asyncio.Event = asyncio.Event()
         self._writable: asyncio.Event = asyncio.Event()
         self.answers_after_eof = not is_call
@@ -72,8 +76,8 @@ class Bridge:
 
     @property
     def is_websocket(self) -> bool:
-        """Tell whether the request asks for a websocket."""
-        return self._request.shape.upgrade == _WEBSOCKET.encode()
+        """Tell whether the request asks for a websocket of the control plane."""
+        return not self._may_switch and self._request.shape.upgrade == _WEBSOCKET.encode()
 
     def scope(self) -> Scope:
         """Return the request as an ASGI scope, version 3.0."""
@@ -100,7 +104,9 @@ class Bridge:
             more: Scope = {"subprotocols": [], "extensions": {"websocket.http.response": {}}}
             return {"type": "websocket", "scheme": scheme, **more, **common}
         scheme = "https" if secure else "http"
-        if self._request.is_stream:
+        if self._may_switch:
+            common["extensions"] = {CALLER_STREAM: self}
+        elif self._request.is_stream:
             common["extensions"] = {STREAM: {}}
         return {"type": "http", "scheme": scheme, "method": shape.method, **common}
 
@@ -157,10 +163,37 @@ class Bridge:
         elif kind not in ("close",):
             raise RuntimeError(f"{message['type']} is not served here")
 
+    # The application's side of a call's websocket (gateway/upgrades.CallerStream).
+
+    @property
+    def sound(self) -> bool:
+        """Tell whether a byte stream can follow: a GET of HTTP/1.1 that switches, with no body."""
+        return self._request.is_stream
+
+    async def next_piece(self) -> bytes | None:
+        """Return what came next on the websocket; None where it has to end, for the server does.
+
+        A caller who leaves is told by `left` alone.
+        """
+        request, plane = self._request, self._connection.plane
+        while not (request.chunks or plane.stopping):
+            await self._wait()
+        if plane.stopping:
+            return None
+        piece = request.body()
+        request.chunks, request.size = [], 0
+        self._connection.balance()
+        return piece
+
+    async def left(self) -> None:
+        """Return once the caller has left."""
+        while not self._left:
+            await self._wait()
+
     # The connection's side.
 
     def on_body(self) -> None:
-        """More of the body has come, or its end."""
+        """More of the body has come, or its end; or the server stops."""
         self._receiving.set()
 
     def on_writable(self, *, writable: bool) -> None:
@@ -233,8 +266,8 @@ class Bridge:
             raise RuntimeError("the answer has begun already")
         if self._left:
             return
-        if status == 101:
-            await self._start_stream()
+        if status == SWITCHING_STATUS:
+            await self._start_stream(headers)
             return
         shape = self._request.shape
         pairs = [(name.lower(), value) for name, value in headers]
@@ -259,12 +292,16 @@ class Bridge:
         self._connection.transport.write(b"".join(parts))
         await self._writable.wait()
 
-    async def _start_stream(self) -> None:
+    async def _start_stream(self, headers: list[tuple[bytes, bytes]]) -> None:
         if not self._request.is_stream:
             raise RuntimeError("a stream that was not asked for")
+        head = SWITCHING
+        if self._may_switch:
+            date = self._connection.plane.date()
+            head = b"".join((status_line(SWITCHING_STATUS), date, header_lines(headers), UPGRADED))
         self._begun = self._streams = True
-        self._status = 101
-        self._connection.transport.write(SWITCHING)
+        self._status = SWITCHING_STATUS
+        self._connection.transport.write(head)
         await self._writable.wait()
 
     def _keeps(self) -> bool:

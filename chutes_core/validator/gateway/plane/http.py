@@ -101,11 +101,16 @@ class Connection(asyncio.Protocol):
 
     def _more_of_stream(self, data: bytes) -> None:
         """Keep what comes behind a request for a stream, for whoever reads it; drop all else."""
-        request, handler = self._current, self._handler
-        if data and request is not None and handler is not None and request.is_stream:
+        request = self._last()
+        if data and request is not None and request.is_stream:
             request.take(data)
-            handler.on_body()
+            if self._handler is not None and request is self._current:
+                self._handler.on_body()
             self.balance()
+
+    def _last(self) -> Request | None:
+        """Return the last request that came and has no whole answer."""
+        return self._queued[-1] if self._queued else self._current
 
     def eof_received(self) -> bool:
         """Take a half-close as the caller's leaving while a call runs (see docs/gateway.md).
@@ -207,13 +212,17 @@ class Connection(asyncio.Protocol):
             self._step()
 
     def _close_soon(self, request: Request) -> None:
-        """Close once all is sent; a body that still comes would take the answer back."""
-        if request.complete:
+        """Close once all is sent; what still comes of a body or stream would take it back."""
+        lingers = request.is_stream and self.transport.can_write_eof()
+        if request.complete and not lingers:
             self._shut()
             return
         self._over = True
         self._queued.clear()
         self._linger()
+        if lingers and (unsent := self.transport.get_write_buffer_size()):
+            self._unsent_bytes = unsent
+            self.deadline = self.plane.now() + UNREAD_S
 
     def _shut(self) -> None:
         """Close once all is sent, which a caller who reads nothing does not hold up for ever."""
@@ -284,9 +293,11 @@ class Connection(asyncio.Protocol):
             self._shut()
 
     def stop(self) -> None:
-        """Close if nothing is answered; else after the answer."""
+        """Close if nothing is answered; else after the answer, which of a websocket ends now."""
         if self._current is None:
             self._shut()
+        elif self._handler is not None:
+            self._handler.on_body()
 
     # Back-pressure towards the caller.
 
@@ -294,7 +305,8 @@ class Connection(asyncio.Protocol):
         """Read on, unless a request waits for its turn or a body for its reader."""
         coming = self._reader.coming or self._current
         behind = coming is not None and self._handler is not None and coming.size > BUFFERED_BYTES
-        dropped = self._over and (coming is None or not coming.is_stream)
+        last = self._last() if self._over else None
+        dropped = self._over and (last is None or not last.is_stream)
         self._set_reading(reading=dropped or not (self._queued or behind))
 
     def _set_reading(self, *, reading: bool) -> None:

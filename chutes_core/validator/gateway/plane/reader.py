@@ -187,6 +187,8 @@ class Reader:
         shape = self._shape = self._shape_of_head()
         keep_alive = self._parser.should_keep_alive()
         switches = bool(shape.upgrade) and self._parser.should_upgrade()
+        if shape.upgrade and shape.asks_for_websocket:
+            keep_alive = False  # a handshake, sound or not, is a connection's last request
         request = Request(shape, length=self._length, keep_alive=keep_alive, switches=switches)
         self.coming = self._last = request
         self._count += 1

@@ -14,7 +14,8 @@ from chutes_core.wire.stream import UPGRADE
 SMALL_BYTES = 64 * 1024
 _VERSIONS = ("1.1", "1.0")
 _CHUNKED = b"chunked"
-_STREAM = UPGRADE.encode()
+_WEBSOCKET = b"websocket"
+_STREAMS = (UPGRADE.encode(), _WEBSOCKET)
 
 RawHeader = tuple[bytes, bytes]
 
@@ -43,13 +44,21 @@ class Shape:
     expects: bool
     plan: Any = None
 
+    @property
+    def asks_for_websocket(self) -> bool:
+        """Tell whether a websocket is wanted, alone or among other protocols."""
+        upgrade = self.upgrade
+        return upgrade == _WEBSOCKET or (
+            _WEBSOCKET in upgrade and _WEBSOCKET in map(bytes.strip, upgrade.split(b","))
+        )
+
 
 class Request:
     """One request while it comes in; ``length`` is its Content-Length, if it names one.
 
     ``size`` counts the bytes in ``chunks``; once it is ``dropped`` what still comes is not kept.
     ``switches`` tells that no HTTP follows it; ``is_stream`` that what follows it is to be a byte
-    stream of ours (wire/stream).
+    stream: one of ours (wire/stream), or a websocket.
     """
 
     __slots__ = (
@@ -98,7 +107,9 @@ class Request:
 
 
 def _asks_for_stream(shape: Shape) -> bool:
-    return shape.upgrade == _STREAM and shape.method == "GET" and shape.version == "1.1"
+    if shape.upgrade not in _STREAMS or shape.method != "GET" or shape.version != "1.1":
+        return False
+    return all(name != b"transfer-encoding" for name, _ in shape.headers)
 
 
 def shape_of(
@@ -113,8 +124,11 @@ def shape_of(
         raise Malformed
     named: dict[bytes, bytes] = {}
     for name, value in headers:
-        if name in (b"host", b"transfer-encoding") and name in named:
-            raise Malformed
+        if name in named:
+            if name in (b"host", b"transfer-encoding"):
+                raise Malformed
+            if name == b"upgrade":
+                value = b"%b, %b" % (named[name], value)
         named[name] = value
     _check_framing(version, named.get(b"transfer-encoding"), has_length=has_length)
     raw_host = named.get(b"host")

@@ -16,7 +16,13 @@ from chutes_core.base.units import ceil_div
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.wire.http_server import HttpLimits
 
-_DIVIDED = ("max_calls", "max_buffered_bytes", "max_waiting_per_chute", "max_waiting")
+_DIVIDED = (
+    "max_calls",
+    "max_buffered_bytes",
+    "max_waiting_per_chute",
+    "max_waiting",
+    "max_websockets_per_key",
+)
 
 
 @dataclass(frozen=True)
