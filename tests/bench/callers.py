@@ -14,7 +14,9 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from tests.bench.ids import Ids
 from tests.bench.lived_validator import SLUG
 
 ASKED = b'{"input": "a sentence of ordinary length, as one embeds it"}'
@@ -32,6 +34,18 @@ class Seen:
     cut: int = 0
     left: int = 0
     refused: int = 0
+
+    def told(self) -> dict[str, object]:
+        """Return what else was seen, for JSON."""
+        statuses = {str(status): count for status, count in sorted(self.statuses.items())}
+        return {"cut": self.cut, "left": self.left, "refused": self.refused, "statuses": statuses}
+
+    def ids(self, folder: Path) -> Ids:
+        """Return what was answered, to be compared (books.py)."""
+        found = Ids(folder / "ids/answered")
+        for name in self.answered:
+            found.add(name)
+        return found
 
 
 class Callers:

@@ -182,11 +182,18 @@ class Lives:
         chain: running.
         folder: holds wallets, data and the log.
         extra: more settings of the validator, without their prefix.
+        watched: whether the probe notes lags and blocking calls.
     """
 
     def __init__(
-        self, chain: DevnetProcess, folder: Path, extra: dict[str, str] | None = None
+        self,
+        chain: DevnetProcess,
+        folder: Path,
+        extra: dict[str, str] | None = None,
+        *,
+        watched: bool = True,
     ) -> None:
+        self._watched = watched
         self.folder = folder
         self.data = folder / "data"
         self.log = folder / "validator.log"
@@ -224,11 +231,12 @@ class Lives:
         self._environ = {**kept, **cache, **own, "PYTHONPATH": str(ROOT)}
         self._parent: asyncio.subprocess.Process | None = None
 
-    async def open(self) -> None:
-        """Start the parent."""
+    async def open(self, core: int | None = None) -> None:
+        """Start the parent; it and its lives have one core only, if it is named."""
         with self.log.open("ab") as log:
             self._parent = await asyncio.create_subprocess_exec(
                 *(sys.executable, str(ROOT / "tests/bench/lived_validator.py"), self.probe),
+                "watched" if self._watched else "unwatched",
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=log,
@@ -236,6 +244,8 @@ class Lives:
                 cwd=ROOT,
             )
         assert await self._line() == "ready"
+        if core is not None:
+            os.sched_setaffinity(self._parent.pid, {core})
 
     async def begin(self) -> int:
         """Fork a life; it may not serve yet."""
@@ -337,7 +347,7 @@ def _parent() -> None:
     from neurons import validator
     from tests.bench import build_stand_in, probe
 
-    probe.install(sys.argv[1])
+    probe.install(sys.argv[1], watched=sys.argv[2] == "watched")
     build_stand_in.install()
     print("ready", flush=True)
     for _ in sys.stdin:

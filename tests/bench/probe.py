@@ -10,7 +10,11 @@ much of it the loop's thread was ready to run and the machine gave the core to o
 """
 
 import asyncio
+import ctypes
 import json
+import socket
+import sys
+import threading
 import time
 from collections import deque
 from pathlib import Path
@@ -25,14 +29,16 @@ MOST_SAMPLES = 20_000  # the newest 100 s: what watches memory must not grow its
 
 
 class Probe:
-    """Watches one validator from inside of its loop."""
+    """Watches one validator from inside of its loop; lags and blocking calls if ``watched``."""
 
-    def __init__(self, validator: Validator, name: str) -> None:
+    def __init__(self, validator: Validator, name: str, *, watched: bool) -> None:
         self._validator = validator
         self._users = [account.user_id for account in validator.store.accounts.all()]
-        self._blocking = Blocking()
+        self._blocking = Blocking() if watched else None
         self._lags_us: deque[tuple[int, int]] = deque(maxlen=MOST_SAMPLES)
-        self._tasks = [asyncio.ensure_future(self._serve(name)), asyncio.ensure_future(self._lag())]
+        self._tasks = [asyncio.ensure_future(self._serve(name))]
+        if watched:
+            self._tasks.append(asyncio.ensure_future(self._lag()))
 
     async def _serve(self, name: str) -> None:
         async with await asyncio.start_unix_server(self._tell, "\0" + name) as server:
@@ -59,7 +65,8 @@ class Probe:
             "taken_rao": {user_id: gateway.taken_rao(user_id) for user_id in self._users},
             "demand": [vars(one) for one in gateway.demand.snapshot().values()],
             "lags_us": lags,
-            "blocking": self._blocking.taken(),
+            "blocking": self._blocking.taken() if self._blocking else {},
+            "memory": _memory(),
         }
 
 
@@ -68,22 +75,55 @@ def _queued_ns() -> int:
     return int(Path("/proc/thread-self/schedstat").read_text().split()[1])
 
 
-def install(name: str) -> None:
+class _Mallinfo(ctypes.Structure):
+    """mallinfo(3): of all arenas of the C library."""
+
+    _fields_ = [
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd"),
+            *("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost"),
+        )
+    ]
+
+
+def _memory() -> dict[str, int]:
+    """Return what of the memory is in use: Python's small objects by number, the C library's bytes.
+
+    A process whose memory grows while these do not holds on to what was freed.
+    """
+    found = {"python_blocks": sys.getallocatedblocks(), "threads": threading.active_count()}
+    mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)  # glibc 2.33
+    if mallinfo is not None:
+        mallinfo.restype = _Mallinfo
+        told = mallinfo()
+        found |= {
+            "malloc_used": told.uordblks,
+            "malloc_free": told.fordblks,
+            "mapped": told.hblkhd,
+        }
+    return found
+
+
+def install(name: str, *, watched: bool = True) -> None:
     """Have every validator that this process builds be watched."""
     build = lifetime.build
     kept: list[Probe] = []
 
-    def watched(*given: Any, **named: Any) -> Validator:
+    def built(*given: Any, **named: Any) -> Validator:
         validator = build(*given, **named)
-        kept.append(Probe(validator, name))
+        kept.append(Probe(validator, name, watched=watched))
         return validator
 
-    lifetime.build = watched
+    lifetime.build = built
 
 
 async def ask(name: str) -> dict[str, Any]:
     """Return what a probe tells."""
-    reader, writer = await asyncio.open_unix_connection("\0" + name, limit=64 * 1024 * 1024)
+    door = socket.socket(socket.AF_UNIX)
+    door.setblocking(False)
+    door.connect("\0" + name)  # at once; uvloop's own way takes no abstract name
+    reader, writer = await asyncio.open_unix_connection(sock=door, limit=64 * 1024 * 1024)
     try:
         return dict(json.loads(await reader.readline()))
     finally:

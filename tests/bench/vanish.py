@@ -25,9 +25,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT)]
 
-from tests.bench.callers import ASKED, LARGE, Callers, Link, Seen, request, until  # noqa: E402
+from tests.bench.books import check  # noqa: E402
+from tests.bench.callers import ASKED, LARGE, Callers, Link, request, until  # noqa: E402
 from tests.bench.probe import ask  # noqa: E402
-from tests.bench.soak import check, opened, quiet  # noqa: E402
+from tests.bench.soak import opened, quiet  # noqa: E402
 from tests.bench.stage import Stage, load_average, own_folder, stage  # noqa: E402
 
 STEP_S = 120.0
@@ -107,9 +108,9 @@ async def run(folder: Path, *, clients: int, at_once: int, seed: int) -> dict:
         after = await quiet(made, before)
         inside = await nothing_left(made)
         assert await made.lives.stop() == 0, made.lives.log.read_text()[-3000:]
-    checked = check(folder, made, Seen(answered=warm.seen.answered))
+    checked = check(folder, made.filled, made.book, warm.seen.ids(folder))
     # No kill in between: whatever reached an instance has its record.
-    assert checked["records"] == len(made.book.calls)
+    assert checked["records"] == checked["reached_an_instance"]
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -122,7 +123,7 @@ async def run(folder: Path, *, clients: int, at_once: int, seed: int) -> dict:
         "before": vars(before),
         "after": vars(after),
         "inside": inside,
-        "calls_that_reached_an_instance": len(made.book.calls),
+        "calls_that_reached_an_instance": checked["reached_an_instance"],
         "records": checked["records"],
         "charged": checked["charged"],
         "charged_twice": checked["charged_twice"],

@@ -32,6 +32,7 @@ class Held:
     links: int
     threads: int
     processes: int
+    rss_of: dict[str, int]  # each process's: "main", and its descendants in the order of their ids
 
 
 def held_by(pid: int, at_s: float, *, port: int, instances: Collection[int]) -> Held:
@@ -46,10 +47,13 @@ def held_by(pid: int, at_s: float, *, port: int, instances: Collection[int]) -> 
     """
     rss = fds = threads = processes = 0
     sockets: set[str] = set()
-    for each in (pid, *descendants(pid)):
+    rss_of: dict[str, int] = {}
+    for each in (pid, *sorted(descendants(pid))):
         with suppress(OSError):
             place = Path(f"/proc/{each}")
-            rss += int((place / "statm").read_text().split()[1]) * PAGE_BYTES
+            own = int((place / "statm").read_text().split()[1]) * PAGE_BYTES
+            rss += own
+            rss_of["main" if each == pid else f"child {processes}"] = own
             fds += len(os.listdir(place / "fd"))
             threads += len(os.listdir(place / "task"))
             processes += 1
@@ -59,7 +63,7 @@ def held_by(pid: int, at_s: float, *, port: int, instances: Collection[int]) -> 
         if inode in sockets and state != LISTENING:
             callers += local == port
             links += remote in instances
-    return Held(at_s, rss, fds - callers - links, callers, links, threads, processes)
+    return Held(at_s, rss, fds - callers - links, callers, links, threads, processes, rss_of)
 
 
 def listeners(port: int) -> set[str]:
