@@ -84,10 +84,11 @@ class SharedBuckets(Buckets):
             try:
                 return self.take(key, calls_per_minute=calls_per_minute)
             except RateLimited:
-                said = await self._more(key, calls_per_minute)
-                if not said["calls"]:
-                    standing = Standing(*said["standing"])
-                    raise _limited(said["message"], said["retry_after_s"], standing) from None
+                pass  # no waiting in here: compiled, what is caught stays caught meanwhile, for all
+            said = await self._more(key, calls_per_minute)
+            if not said["calls"]:
+                standing = Standing(*said["standing"])
+                raise _limited(said["message"], said["retry_after_s"], standing)
 
     def granted(self, said: Mapping[str, Any]) -> None:
         """Add what the main process gives out, and tell whoever waits for it."""
