@@ -30,37 +30,24 @@ from chutes_core.base import compiled  # noqa: E402
 from chutes_core.base.errors import ChutesError  # noqa: E402
 
 GATEWAY = "validator/gateway"
-PLANE = f"{GATEWAY}/plane"
 # All that an ordinary call runs through. Calls between compiled modules cost least, so that a small
 # module in the middle of the path pays, too; what runs once in a while is left out.
+# fmt: off
+_GATEWAY = (
+    "admission", "affinity", "aliases", "body", "breaker", "buckets", "call", "demand", "headers",
+    "holds", "journal", "limits", "metering", "metrics", "pool", "records", "routing",
+    "told", "usage",
+)
+_PLANE = (
+    "answers", "fast", "fast_call", "fast_ends", "fresh", "heads", "http", "link", "parts", "plan",
+    "reader", "request", "server",
+)
+# fmt: on
 SOURCES = (
-    "wire/frames.py",
-    "wire/sealing.py",
-    "wire/together.py",
-    *(
-        f"{GATEWAY}/{name}.py"
-        for name in (
-            *(
-                "admission",
-                "affinity",
-                "aliases",
-                "body",
-                "breaker",
-                "buckets",
-                "call",
-                "demand",
-                "headers",
-            ),
-            *("holds", "journal", "metering", "pool", "records", "routing", "told", "usage"),
-        )
-    ),
-    *(
-        f"{PLANE}/{name}.py"
-        for name in (
-            *("answers", "fast", "fast_call", "fast_ends", "fresh", "heads", "http", "link"),
-            *("plan", "reader", "request"),
-        )
-    ),
+    "base/clock.py",
+    *(f"wire/{name}.py" for name in ("frames", "sealing", "together")),
+    *(f"{GATEWAY}/{name}.py" for name in _GATEWAY),
+    *(f"{GATEWAY}/plane/{name}.py" for name in _PLANE),
     *(f"{GATEWAY}/workers/{name}.py" for name in ("purses", "rates", "slots")),
 )
 LACKING = 3

@@ -13,17 +13,17 @@ import json
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, Final
 
 from chutes_core.base.errors import ProtocolError
 from chutes_core.wire.sealing import ConnectionKeys, Opener, Sealer
 from chutes_core.wire.together import fits_together, pack_together, unpack_together
 
-MAX_PAYLOAD_BYTES = 1024 * 1024
-BODY_CHUNK_BYTES = 64 * 1024
-_LENGTH = struct.Struct(">I")
-_OVERHEAD_BYTES = 1 + 16
-_LEG_HEAD = struct.Struct(">HB")
+MAX_PAYLOAD_BYTES: Final = 1024 * 1024
+BODY_CHUNK_BYTES: Final = 64 * 1024
+_LENGTH: Final = struct.Struct(">I")
+_OVERHEAD_BYTES: Final = 1 + 16
+_LEG_HEAD: Final = struct.Struct(">HB")
 
 
 class FrameKind(IntEnum):

@@ -12,6 +12,7 @@ import secrets
 import uuid
 from dataclasses import dataclass
 from hashlib import sha256
+from typing import Final
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -21,14 +22,14 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from chutes_core.base.errors import ProtocolError
 
-KEY_BYTES = 32
-NONCE_BYTES = 32
-TAG_BYTES = 16
-_GCM_NONCE_BYTES = 12
-PREAMBLE_MAGIC = b"CHU1"
-PREAMBLE_BYTES = 4 + 1 + 16 + NONCE_BYTES + 32
-UNPROVEN = 0  # generation of the keys before the proof
-PROVEN = 1  # generation of the keys after it
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 32
+TAG_BYTES: Final = 16
+_GCM_NONCE_BYTES: Final = 12
+PREAMBLE_MAGIC: Final = b"CHU1"
+PREAMBLE_BYTES: Final = 4 + 1 + 16 + NONCE_BYTES + 32
+UNPROVEN: Final = 0  # generation of the keys before the proof
+PROVEN: Final = 1  # generation of the keys after it
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,15 @@ is a TOGETHER itself, so that a frame is never more work than its bytes are wort
 
 import struct
 from collections.abc import Sequence
+from typing import Final
 
 from chutes_core.base.errors import ProtocolError
 
-TOGETHER = 36  # its FrameKind
-MAX_TOGETHER = 64
-_PART = struct.Struct(">BI")
-_PART_BYTES = _PART.size
-_FIRST = struct.Struct(">BBI")  # the frame's kind, and the first message's head
+TOGETHER: Final = 36  # its FrameKind
+MAX_TOGETHER: Final = 64
+_PART: Final = struct.Struct(">BI")
+_PART_BYTES: Final = _PART.size
+_FIRST: Final = struct.Struct(">BBI")  # the frame's kind, and the first message's head
 _unpack_part = _PART.unpack_from
 
 

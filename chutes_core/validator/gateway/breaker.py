@@ -3,9 +3,11 @@
 Invariant: while open no call passes; while half-open exactly one does.
 """
 
-FAILURES_TO_OPEN = 3
-FIRST_PAUSE_US = 2_000_000
-MAX_PAUSE_US = 60_000_000
+from typing import Final
+
+FAILURES_TO_OPEN: Final = 3
+FIRST_PAUSE_US: Final = 2_000_000
+MAX_PAUSE_US: Final = 60_000_000
 
 
 class Breaker:

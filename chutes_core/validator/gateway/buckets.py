@@ -1,15 +1,14 @@
 """A token bucket for each API key. Invariant: integers, bounded memory, an injected clock."""
 
-from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import Exhausted
 from chutes_core.base.units import ceil_div
 
-MAX_BUCKETS = 20_000
+MAX_BUCKETS: Final = 20_000
 # One call, in sixty-millionths: at r calls a minute a bucket gains r per microsecond.
-_WHOLE = 60_000_000
+_WHOLE: Final = 60_000_000
 
 
 class Standing(NamedTuple):
@@ -126,14 +125,16 @@ class Buckets:
         self._buckets = used
 
 
-@dataclass(slots=True)
 class _Bucket:
     """What one bucket held at a moment, and how it fills; changed in place on every call."""
 
-    tokens: int
-    at_us: int
-    per_minute: int
-    full: int
+    __slots__ = ("at_us", "full", "per_minute", "tokens")
+
+    def __init__(self, tokens: int, at_us: int, per_minute: int, full: int) -> None:
+        self.tokens = tokens
+        self.at_us = at_us
+        self.per_minute = per_minute
+        self.full = full
 
     def tokens_at(self, now_us: int) -> int:
         return min(self.full, self.tokens + (now_us - self.at_us) * self.per_minute)

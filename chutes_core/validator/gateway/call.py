@@ -5,7 +5,6 @@ instances that failed is never charged.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ChutesError
@@ -17,7 +16,6 @@ from chutes_core.validator.gateway.upgrades import Upgrade
 from chutes_core.validator.gateway.usage import Tail
 
 
-@dataclass(slots=True)
 class Call:
     """Mutable on purpose: it is the running call. All times in microseconds.
 
@@ -29,6 +27,7 @@ class Call:
     instance was sent.
     """
 
+<<<<<<< Updated upstream
     invocation_id: str
     admitted: Admitted
     head: bytes
@@ -55,6 +54,52 @@ class Call:
     def bytes_in(self) -> int:
         """Return how many bytes of its caller's the call has brought to its instance."""
         return len(self.body) + self.streamed_in
+=======
+    __slots__ = (
+        "admitted",
+        "arrived_us",
+        "attempts",
+        "body",
+        "caller_left",
+        "delivered",
+        "dispatched_us",
+        "faults",
+        "first_byte_us",
+        "head",
+        "hold",
+        "invocation_id",
+        "last_error",
+        "launch_id",
+        "standing",
+        "started_at_us",
+        "status",
+        "tail",
+        "tried",
+    )
+
+    def __init__(
+        self, invocation_id: str, admitted: Admitted, head: bytes, body: bytes, hold: Hold
+    ) -> None:
+        self.invocation_id = invocation_id
+        self.admitted = admitted
+        self.head = head
+        self.body = body
+        self.hold = hold
+        self.tried: Collection[str] = ()
+        self.last_error: ChutesError | None = None
+        self.caller_left = False
+        self.delivered = False
+        self.attempts = 0
+        self.faults = 0
+        self.launch_id = ""
+        self.started_at_us = 0
+        self.dispatched_us: int | None = None
+        self.status = 0
+        self.standing: Standing | None = None
+        self.arrived_us = 0
+        self.first_byte_us = 0
+        self.tail: Tail | None = None
+>>>>>>> Stashed changes
 
     @property
     def chute_id(self) -> str:

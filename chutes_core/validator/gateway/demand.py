@@ -6,12 +6,13 @@ is entered (or between `begin` and `end`), and leaves in every case.
 
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Final
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.loops import Signal
 from chutes_core.validator.domain.demand import ChuteDemand
 
-FORGIVEN_S = 60
+FORGIVEN_S: Final = 60
 """Who waits again within this time after the last one has waited since then: it was in vain."""
 
 

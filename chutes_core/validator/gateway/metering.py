@@ -7,8 +7,7 @@ before the caller gets the last byte; a call that no instance received leaves no
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from loguru import logger
 
@@ -19,12 +18,13 @@ from chutes_core.validator.gateway.grace import Grace
 from chutes_core.validator.gateway.metrics import Histogram
 from chutes_core.validator.gateway.usage import Tail
 
-_TRUE, _FALSE = b"true", b"false"
-_REST = (
+_TRUE: Final = b"true"
+_FALSE: Final = b"false"
+_REST: Final = (
     b'"hold_rao":%d,"free":%b,"started_at_us":%d,"usage_us":%d,"bytes_in":%d,"bytes_out":%d,'
     b'"attempts":%d,"status":%d,"outcome":"%b"%b}'
 )
-_TOKENS = b',"prompt_tokens":%d,"completion_tokens":%d'
+_TOKENS: Final = b',"prompt_tokens":%d,"completion_tokens":%d'
 
 
 class Records(Protocol):
@@ -35,14 +35,16 @@ class Records(Protocol):
         ...
 
 
-@dataclass(slots=True)
 class Ended:
     """A call that an instance has answered, or not."""
 
-    call: Call
-    outcome: Outcome
-    bytes_out: int
-    usage_us: int
+    __slots__ = ("bytes_out", "call", "outcome", "usage_us")
+
+    def __init__(self, call: Call, outcome: Outcome, bytes_out: int, usage_us: int) -> None:
+        self.call = call
+        self.outcome = outcome
+        self.bytes_out = bytes_out
+        self.usage_us = usage_us
 
 
 class Metering:

@@ -5,7 +5,6 @@ last call ended cleanly comes back; a connection of an instance that left the sn
 """
 
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass, field
 from typing import Protocol
 
 from chutes_core.base.clock import Clock
@@ -43,17 +42,19 @@ class Carrier(Protocol):
 Opening = Callable[[InstanceView, float], Awaitable[Carrier]]
 
 
-@dataclass(slots=True)
 class Borrowed:
     """A connection for one call; ``reused`` ones may have died unseen.
 
     ``since_us``: since when it idles, while it does.
     """
 
-    connection: Carrier
-    launch_id: str
-    reused: bool
-    since_us: int = field(default=0, compare=False)
+    __slots__ = ("connection", "launch_id", "reused", "since_us")
+
+    def __init__(self, connection: Carrier, launch_id: str, reused: bool) -> None:
+        self.connection = connection
+        self.launch_id = launch_id
+        self.reused = reused
+        self.since_us = 0
 
 
 class Pool:

@@ -9,15 +9,16 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import orjson
 
 from chutes_core.validator.domain.invocations import Invocation
 
-_HEAD = struct.Struct(">IIQ")
-_SEQUENCE = struct.Struct(">Q")
-_LENGTH_CRC = struct.Struct(">II")  # _HEAD without its sequence
-MAX_BODY_BYTES = 64 * 1024
+_HEAD: Final = struct.Struct(">IIQ")
+_SEQUENCE: Final = struct.Struct(">Q")
+_LENGTH_CRC: Final = struct.Struct(">II")  # _HEAD without its sequence
+MAX_BODY_BYTES: Final = 64 * 1024
 
 
 @dataclass(frozen=True)

@@ -11,16 +11,17 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from enum import Enum
+from typing import Final
 
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.snapshot import InstanceView
 from chutes_core.validator.gateway.affinity import first_of
 from chutes_core.validator.gateway.breaker import Breaker
 
-SMOOTHING = 0.2
-ERROR_WEIGHT = 10.0
+SMOOTHING: Final = 0.2
+ERROR_WEIGHT: Final = 10.0
 AFFINITY_SLACK = 3.0  # what a warm prefix cache is worth
-AFFINITY_FLOOR_US = 50_000.0
+AFFINITY_FLOOR_US: Final = 50_000.0
 
 
 _NONE: Mapping[str, "Route"] = {}

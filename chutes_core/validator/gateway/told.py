@@ -5,14 +5,16 @@ Invariant: both write the same bytes; numbers alone, nothing of anybody else's c
 set none of these headers (headers.to_caller).
 """
 
+from typing import Final
+
 from chutes_core.validator.gateway.buckets import Standing
 from chutes_core.validator.gateway.call import Call
 
 LIMIT, REMAINING, RESET = b"x-ratelimit-limit", b"x-ratelimit-remaining", b"x-ratelimit-reset"
-TIMING = b"x-chutes-timing"
-CHUTE = b"x-chutes-chute"
-_WAITED = b"queue;dur=%d.%03d, first_byte;dur=%d.%03d"
-_LINES = b"".join(b"%b: %%d\r\n" % name for name in (LIMIT, REMAINING, RESET)) + (
+TIMING: Final = b"x-chutes-timing"
+CHUTE: Final = b"x-chutes-chute"
+_WAITED: Final = b"queue;dur=%d.%03d, first_byte;dur=%d.%03d"
+_LINES: Final = b"".join(b"%b: %%d\r\n" % name for name in (LIMIT, REMAINING, RESET)) + (
     b"%b: %b\r\n" % (TIMING, _WAITED)
 )
 

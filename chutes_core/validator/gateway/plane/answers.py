@@ -4,6 +4,7 @@ Invariant: a pure function of the payload; what is remembered is bounded in numb
 """
 
 from dataclasses import dataclass
+from typing import Final
 
 from pydantic import ValidationError
 
@@ -12,8 +13,8 @@ from chutes_core.validator.gateway.headers import promised_length, to_caller
 from chutes_core.validator.gateway.plane.heads import header_lines, status_line
 from chutes_core.wire.call import ResponseHead
 
-MAX_REMEMBERED = 1024
-MAX_REMEMBERED_BYTES = 2048
+MAX_REMEMBERED: Final = 1024
+MAX_REMEMBERED_BYTES: Final = 2048
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ least those within the chunks (pieces that came together leave as one).
 """
 
 from math import inf
+from typing import Final
 
 from chutes_core.base.errors import ProtocolError, TimedOut
 from chutes_core.validator.domain.invocations import Outcome
@@ -26,13 +27,15 @@ from chutes_core.validator.gateway.told import told_lines
 from chutes_core.wire.call import HEADER_INVOCATION
 from chutes_core.wire.frames import FrameKind
 
-SHORT_PAID_S = 10.0  # a call that is paid for so briefly is ended to the millisecond
-_RESPONSE, _ERROR = FrameKind.RESPONSE, FrameKind.ERROR
-_BODY, _END = FrameKind.BODY, FrameKind.END
-_ORDINARY = (int(_RESPONSE), int(_BODY), int(_END))
-_LESS = "the instance sent less than its content-length"
-_MORE = "the instance sent more than its content-length"
-_HEAD = b"%%b%%b%%b%b: %%b\r\n%%b%%b\r\n" % HEADER_INVOCATION.encode()
+SHORT_PAID_S: Final = 10.0  # a call that is paid for so briefly is ended to the millisecond
+_RESPONSE: Final = FrameKind.RESPONSE
+_ERROR: Final = FrameKind.ERROR
+_BODY: Final = FrameKind.BODY
+_END: Final = FrameKind.END
+_ORDINARY: Final = (int(_RESPONSE), int(_BODY), int(_END))
+_LESS: Final = "the instance sent less than its content-length"
+_MORE: Final = "the instance sent more than its content-length"
+_HEAD: Final = b"%%b%%b%%b%b: %%b\r\n%%b%%b\r\n" % HEADER_INVOCATION.encode()
 
 
 class FastCall(FastEnds):

@@ -4,9 +4,10 @@ Path: fast draws one a call. Invariant: random uuid4s (RFC 9562, 5.4), none twic
 """
 
 import secrets
+from typing import Final
 
-_IDS = 256
-_VARIANTS = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
+_IDS: Final = 256
+_VARIANTS: Final = {digit: "89ab"[int(digit, 16) & 3] for digit in "0123456789abcdef"}
 
 
 class FreshIds:

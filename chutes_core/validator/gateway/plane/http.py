@@ -32,8 +32,11 @@ UNREAD_S = 30.0  # a closing connection whose caller takes nothing of the answer
 BUFFERED_BYTES = 64 * 1024  # of a body that the control plane or the reference has not read yet
 
 
-class Connection(asyncio.Protocol):
-    """Attributes: ``deadline``, on the loop's clock; ``writable``, whether the caller keeps up."""
+class Connection:
+    """An asyncio protocol (without asyncio's base class, so that it can be compiled).
+
+    Attributes: ``deadline``, on the loop's clock; ``writable``, whether the caller keeps up.
+    """
 
     def __init__(self, plane: "Plane") -> None:
         self.plane = plane

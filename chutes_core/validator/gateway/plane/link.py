@@ -8,7 +8,7 @@ nobody asked make the connection unusable, so that no answer reaches the wrong c
 
 import asyncio
 from collections import deque
-from typing import Protocol, cast
+from typing import Final, Protocol, cast
 
 import anyio
 
@@ -34,14 +34,16 @@ from chutes_core.wire.together import (
     unpack_together,
 )
 
-MAX_QUEUED_FRAMES = 8
-_HEAD_BYTES = 4
-_OVERHEAD_BYTES = 1 + TAG_BYTES
-_KINDS = {int(kind): kind for kind in FrameKind if kind is not FrameKind.TOGETHER}
-_TOGETHER_BYTE = bytes([TOGETHER])
-_BYTES = {kind: bytes([kind]) for kind in FrameKind}
-_CALL, _BODY, _END = int(FrameKind.CALL), int(FrameKind.BODY), int(FrameKind.END)
-_SMALL_BYTES = MAX_PAYLOAD_BYTES - 64  # head and body of a call that fit into one frame
+MAX_QUEUED_FRAMES: Final = 8
+_HEAD_BYTES: Final = 4
+_OVERHEAD_BYTES: Final = 1 + TAG_BYTES
+_KINDS: Final = {int(kind): kind for kind in FrameKind if kind is not FrameKind.TOGETHER}
+_TOGETHER_BYTE: Final = bytes([TOGETHER])
+_BYTES: Final = {kind: bytes([kind]) for kind in FrameKind}
+_CALL: Final = int(FrameKind.CALL)
+_BODY: Final = int(FrameKind.BODY)
+_END: Final = int(FrameKind.END)
+_SMALL_BYTES: Final = MAX_PAYLOAD_BYTES - 64  # head and body of a call that fit into one frame
 
 
 class Sink(Protocol):
@@ -70,8 +72,10 @@ class Sink(Protocol):
         ...
 
 
-class Link(asyncio.Protocol):
-    """Frames over one TCP connection; made by `open_link`.
+class Link:
+    """Frames over one TCP connection, an asyncio protocol; made by `open_link`.
+
+    It has no base class: one of asyncio's would keep it from being compiled.
 
     Attributes:
         sink: takes frames while a call of the fast path runs; without one they are queued for
@@ -398,7 +402,9 @@ async def open_link(view: InstanceView, timeout_s: float) -> Link:
 
 
 async def _dial(link: Link, view: InstanceView) -> None:
-    await asyncio.get_running_loop().create_connection(lambda: link, view.host, view.port)
+    await asyncio.get_running_loop().create_connection(
+        lambda: cast("asyncio.Protocol", link), view.host, view.port
+    )
     await link.ready
 
 

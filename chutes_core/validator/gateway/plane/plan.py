@@ -6,6 +6,7 @@ what the reference would decide. It outlives snapshots and keeps none alive.
 """
 
 import weakref
+from typing import Final
 
 import orjson
 
@@ -19,9 +20,9 @@ from chutes_core.validator.gateway.plane.request import Shape
 from chutes_core.validator.gateway.target import Target, target_of
 from chutes_core.wire.call import CALL_BY_ARGUMENTS, HEADER_CALL
 
-_ID = "00000000-0000-4000-8000-000000000000"
-_LENGTH = "4294967295"
-_FORM = ("slug", "model", "cord")
+_ID: Final = "00000000-0000-4000-8000-000000000000"
+_LENGTH: Final = "4294967295"
+_FORM: Final = ("slug", "model", "cord")
 
 
 class Plan:

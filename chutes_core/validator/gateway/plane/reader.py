@@ -8,6 +8,7 @@ and its whole body, so that what is skipped is what the parser would have made o
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import httptools
 
@@ -20,9 +21,9 @@ from chutes_core.validator.gateway.plane.request import (
 )
 from chutes_core.wire.http_server import HEAD_TOO_LARGE, MALFORMED, HttpLimits, Refusal
 
-MAX_HEADS = 1024
-MAX_HEAD_BYTES = 4096  # of one that is remembered
-_END = b"\r\n\r\n"
+MAX_HEADS: Final = 1024
+MAX_HEAD_BYTES: Final = 4096  # of one that is remembered
+_END: Final = b"\r\n\r\n"
 
 
 class Refused(Exception):

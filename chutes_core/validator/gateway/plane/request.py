@@ -6,16 +6,23 @@ on can be read in one way only, so that no two servers on its path see different
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 from urllib.parse import unquote
 
 from chutes_core.wire.stream import UPGRADE
 
+<<<<<<< Updated upstream
 SMALL_BYTES = 64 * 1024
 _VERSIONS = ("1.1", "1.0")
 _CHUNKED = b"chunked"
 _WEBSOCKET = b"websocket"
 _STREAMS = (UPGRADE.encode(), _WEBSOCKET)
+=======
+SMALL_BYTES: Final = 64 * 1024
+_VERSIONS: Final = ("1.1", "1.0")
+_CHUNKED: Final = b"chunked"
+_STREAM: Final = UPGRADE.encode()
+>>>>>>> Stashed changes
 
 RawHeader = tuple[bytes, bytes]
 

@@ -10,7 +10,7 @@ import socket
 import ssl
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
@@ -115,12 +115,12 @@ class Plane:
         """Serve bound sockets until told to stop."""
         self.loop = asyncio.get_running_loop()
         self.now = self.loop.time
-        listeners = [
-            await self.loop.create_server(
-                lambda: Connection(self), sock=sock, backlog=BACKLOG, ssl=self._tls
+        listeners = []
+        for sock in sockets:  # no comprehension: mypyc compiles none that awaits
+            listener = await self.loop.create_server(
+                self._connection, sock=sock, backlog=BACKLOG, ssl=self._tls
             )
-            for sock in sockets
-        ]
+            listeners.append(listener)
         self.started = True
         self._sweeping = self.loop.call_later(self._sweep_s, self._sweep)
         try:
@@ -130,6 +130,9 @@ class Plane:
                 listener.close()
             await self._end()
             self._sweeping.cancel()
+
+    def _connection(self) -> asyncio.Protocol:
+        return cast("asyncio.Protocol", Connection(self))
 
     # For connections.
 
