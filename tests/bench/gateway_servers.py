@@ -2,11 +2,14 @@
 contenders that stand in front of it. Each prints one JSON line (what the parent must know), then
 serves until it is killed.
 
-    origin | gateway PLACE | reference PLACE | fastapi PORT
+    origin | gateway PLACE | reference PLACE | fastapi PLACE | cold PLACE
 
 PLACE is the origin's JSON line. The origin answers with BODY, and where the path ends in /stream
 with server-sent events: `x-count` chunks, one each `x-every-us` (0: as fast as they go), each with
-the monotonic time at which it left.
+the monotonic time at which it left; at OpenAI-style routes both in that form, of as many bytes. As
+an instance it does as the runner does: what is ready at once, at most WINDOW chunks, is one frame.
+`cold` is a gateway whose chute has the origin as its instance only after the line `up` on standard
+input, and none after `down`; both are answered with the moment, `waiting` with who waits.
 """
 
 import asyncio
@@ -23,38 +26,56 @@ ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests/protocol/gateway")]
 
 from chutes_core.base.ids import new_id  # noqa: E402
+from chutes_core.runner.exchange import WINDOW  # noqa: E402
 from chutes_core.wire.frames import FrameCodec, FrameKind  # noqa: E402
 from chutes_core.wire.sealing import PREAMBLE_BYTES, ConnectionKeys, Preamble  # noqa: E402
 
 BODY = json.dumps({"data": [{"embedding": [0.125] * 168}]}).encode()  # about 1 KB
+EMBEDDED = {
+    "object": "list",
+    "model": "bench",
+    "usage": {"prompt_tokens": 9, "total_tokens": 9},
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.125] * 148}],
+}
 HEADERS = (("content-type", "application/json"), ("content-length", str(len(BODY))))
 SSE = (("content-type", "text/event-stream"),)
+CHATS, EMBEDDINGS = "/v1/chat/completions", "/v1/embeddings"
+DONE = b"e\r\ndata: [DONE]\n\n\r\n"
 MAX_CONNECTIONS = 256
+MAX_WAITING = 1024
 
 
 def token(number: int) -> bytes:
     return b'data: {"i":%d,"t":%d}\n\n' % (number, time.monotonic_ns())
 
 
-class Streaming:
-    """Writes tokens on a schedule, as the transport takes them."""
+def chat_token(number: int) -> bytes:
+    """The same in the form of a chat's chunk."""
+    choice = b'{"index":0,"delta":{"content":"i:%d,t:%d"}}' % (number, time.monotonic_ns())
+    return b'data: {"object":"chat.completion.chunk","choices":[%b]}\n\n' % choice
 
-    def __init__(self, put, done, count: int, every_us: int) -> None:
+
+class Streaming:
+    """Writes tokens on a schedule, as the transport takes them; what is ready at once together."""
+
+    def __init__(self, put, done, count: int, every_us: int, made=token) -> None:
         self.put, self.done, self.count, self.every_s = put, done, count, every_us / 1e6
+        self.made = made
         self.number = 0
         self.paused = False
         self.loop = asyncio.get_running_loop()
         self.step()
 
     def step(self) -> None:
-        for _ in range(64 if not self.every_s else 1):
+        for _ in range(8 if not self.every_s else 1):
             if self.number >= self.count:
                 self.done()
                 return
             if self.paused:
                 return
-            self.put(token(self.number))
-            self.number += 1
+            end = min(self.count, self.number + (WINDOW if not self.every_s else 1))
+            self.put([self.made(number) for number in range(self.number, end)])
+            self.number = end
         if self.every_s:
             self.loop.call_later(self.every_s, self.step)
         else:
@@ -77,26 +98,28 @@ class Base(asyncio.Protocol):
             self.streaming.loop.call_soon(self.streaming.step)
 
     def answer(self, path: str, headers: dict[str, str]) -> None:
-        if path.endswith("/stream"):
+        chats = path.endswith(CHATS)
+        if chats or path.endswith("/stream"):
             self.begin(SSE)
             count, every_us = int(headers["x-count"]), int(headers["x-every-us"])
-            self.streaming = Streaming(self.put, self.end, count, every_us)
+            made = chat_token if chats else token
+            self.streaming = Streaming(self.put, self.end, count, every_us, made)
         else:
-            self.whole()
+            self.whole(path)
+
+
+def canned(body: bytes) -> bytes:
+    """Return a whole answer as HTTP."""
+    lines = [b"%b: %b\r\n" % (name.encode(), value.encode()) for name, value in HEADERS]
+    return b"".join((b"HTTP/1.1 200 OK\r\n", *lines, b"\r\n", body))
 
 
 class PlainOrigin(Base):
     """HTTP/1.1, one request at a time, just enough of it."""
 
     buffer = b""
-    canned = (
-        (
-            b"HTTP/1.1 200 OK\r\n"
-            + b"".join(b"%b: %b\r\n" % (n.encode(), v.encode()) for n, v in HEADERS)
-        )
-        + b"\r\n"
-        + BODY
-    )
+    usual = canned(BODY)
+    embedding = canned(json.dumps(EMBEDDED).encode().ljust(len(BODY)))
 
     def data_received(self, data: bytes) -> None:
         self.buffer += data
@@ -110,8 +133,8 @@ class PlainOrigin(Base):
             self.buffer = rest[length:]
             self.answer(lines[0].split(" ")[1], headers)
 
-    def whole(self) -> None:
-        self.transport.write(self.canned)
+    def whole(self, path: str) -> None:
+        self.transport.write(self.embedding if path == EMBEDDINGS else self.usual)
 
     def begin(self, headers) -> None:
         self.transport.write(
@@ -119,12 +142,13 @@ class PlainOrigin(Base):
             b"transfer-encoding: chunked\r\n\r\n"
         )
 
-    def put(self, data: bytes) -> None:
-        self.transport.write(b"%x\r\n%b\r\n" % (len(data), data))
+    def put(self, pieces: list[bytes]) -> None:
+        self.transport.write(b"".join([b"%x\r\n%b\r\n" % (len(one), one) for one in pieces]))
 
     def end(self) -> None:
+        done = DONE if self.streaming and self.streaming.made is chat_token else b""
         self.streaming = None
-        self.transport.write(b"0\r\n\r\n")
+        self.transport.write(done + b"0\r\n\r\n")
 
 
 class SealedOrigin(Base):
@@ -159,9 +183,9 @@ class SealedOrigin(Base):
                     head = json.loads(self.call)
                     self.answer(head["path"], dict(head["headers"]))
                 else:
-                    self.whole()
+                    self.whole("")
 
-    def whole(self) -> None:
+    def whole(self, path: str) -> None:
         parts = (
             (FrameKind.RESPONSE, self.response),
             (FrameKind.BODY, BODY),
@@ -173,8 +197,9 @@ class SealedOrigin(Base):
         head = json.dumps({"status": 200, "headers": headers}).encode()
         self.transport.write(self.codec.seal(FrameKind.RESPONSE, head))
 
-    def put(self, data: bytes) -> None:
-        self.transport.write(self.codec.seal(FrameKind.BODY, data))
+    def put(self, pieces: list[bytes]) -> None:
+        frames = [(FrameKind.BODY, piece) for piece in pieces]
+        self.transport.write(self.codec.seal_together(*frames))
 
     def end(self) -> None:
         self.streaming = None
@@ -212,18 +237,40 @@ async def gateway(kind: str, place: list) -> None:
     chute, key = world.chute(user), world.key(user)
     world.chutes[chute.chute_id] = replace(chute, cords=(*chute.cords, cord("/stream")))
     sealed = bytes.fromhex(ticket), bytes.fromhex(root)
-    view = InstanceView(launch_id, chute.chute_id, "127.0.0.1", port, *sealed, MAX_CONNECTIONS)
+    slots = MAX_WAITING if kind == "cold" else MAX_CONNECTIONS
+    view = InstanceView(launch_id, chute.chute_id, "127.0.0.1", port, *sealed, slots)
     world.instances[chute.chute_id] = (view,)
     limits = GatewayLimits(
-        key_calls_per_s=10**6, key_burst=10**6, max_idle_per_instance=MAX_CONNECTIONS
+        key_calls_per_s=10**6,
+        key_burst=10**6,
+        max_idle_per_instance=MAX_CONNECTIONS,
+        max_waiting_per_chute=MAX_WAITING,
     )
     with tempfile.TemporaryDirectory() as directory:
         made = Gateway(control=control, journal=Journal(Path(directory), "bench"), limits=limits)
         made.swap(world.snapshot())
         favour_latency()  # as the validator's entry does
-        async with planed(made) if kind == "gateway" else serving(made.front) as own:
+        async with serving(made.front) if kind == "reference" else planed(made) as own:
             say(own, f"/c/{chute.slug}/api", key)
-            await asyncio.Event().wait()
+            if kind != "cold":
+                await asyncio.Event().wait()
+            there = world.snapshot()
+            world.instances.clear()
+            await obey(made, {"up": there, "down": world.snapshot()})
+
+
+async def obey(gateway, snapshots: dict) -> None:
+    """Have the instance or not, as standard input says; ends with it."""
+    orders = asyncio.StreamReader()
+    loop = asyncio.get_running_loop()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), sys.stdin)
+    while order := (await orders.readline()).decode().strip():
+        now = time.monotonic_ns()
+        if order == "waiting":
+            say(gateway.stats()["waiting"])
+            continue
+        gateway.swap(snapshots[order])
+        say(now)
 
 
 async def fastapi_proxy(port: int) -> None:
@@ -264,7 +311,7 @@ if __name__ == "__main__":
     match sys.argv[1:]:
         case ["origin"]:
             job = origin()
-        case ["gateway" | "reference" as kind, place]:
+        case ["gateway" | "reference" | "cold" as kind, place]:
             job = gateway(kind, json.loads(place))
         case ["fastapi", place]:
             job = fastapi_proxy(json.loads(place)[0])
