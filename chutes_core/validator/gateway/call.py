@@ -27,34 +27,6 @@ class Call:
     instance was sent.
     """
 
-<<<<<<< Updated upstream
-    invocation_id: str
-    admitted: Admitted
-    head: bytes
-    body: bytes
-    hold: Hold
-    tried: Collection[str] = ()
-    last_error: ChutesError | None = None
-    caller_left: bool = False
-    delivered: bool = False
-    attempts: int = 0
-    faults: int = 0
-    launch_id: str = ""
-    started_at_us: int = 0
-    dispatched_us: int | None = None
-    status: int = 0
-    standing: Standing | None = None
-    arrived_us: int = 0
-    first_byte_us: int = 0
-    tail: Tail | None = None
-    upgrade: Upgrade | None = None
-    streamed_in: int = 0
-
-    @property
-    def bytes_in(self) -> int:
-        """Return how many bytes of its caller's the call has brought to its instance."""
-        return len(self.body) + self.streamed_in
-=======
     __slots__ = (
         "admitted",
         "arrived_us",
@@ -73,8 +45,10 @@ class Call:
         "standing",
         "started_at_us",
         "status",
+        "streamed_in",
         "tail",
         "tried",
+        "upgrade",
     )
 
     def __init__(
@@ -99,7 +73,13 @@ class Call:
         self.arrived_us = 0
         self.first_byte_us = 0
         self.tail: Tail | None = None
->>>>>>> Stashed changes
+        self.upgrade: Upgrade | None = None
+        self.streamed_in = 0
+
+    @property
+    def bytes_in(self) -> int:
+        """Return how many bytes of its caller's the call has brought to its instance."""
+        return len(self.body) + self.streamed_in
 
     @property
     def chute_id(self) -> str:

@@ -11,18 +11,11 @@ from urllib.parse import unquote
 
 from chutes_core.wire.stream import UPGRADE
 
-<<<<<<< Updated upstream
-SMALL_BYTES = 64 * 1024
-_VERSIONS = ("1.1", "1.0")
-_CHUNKED = b"chunked"
-_WEBSOCKET = b"websocket"
-_STREAMS = (UPGRADE.encode(), _WEBSOCKET)
-=======
 SMALL_BYTES: Final = 64 * 1024
 _VERSIONS: Final = ("1.1", "1.0")
 _CHUNKED: Final = b"chunked"
-_STREAM: Final = UPGRADE.encode()
->>>>>>> Stashed changes
+_WEBSOCKET: Final = b"websocket"
+_STREAMS: Final = (UPGRADE.encode(), _WEBSOCKET)
 
 RawHeader = tuple[bytes, bytes]
 
