@@ -26,6 +26,7 @@ from chutes_core.base.errors import (
     Unavailable,
 )
 from chutes_core.miner.pulls import Pull, Pulls
+from chutes_core.miner.reasons import host_said
 from chutes_core.wire.control import ImageRef
 
 MAX_ARCHIVE_BYTES = 80 * 1024**3
@@ -199,7 +200,7 @@ def _size(part: Path) -> int:
 def _room_for(directory: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(directory).free
     if free < size_bytes:
-        raise _full(f"{size_bytes} bytes are needed under {directory}, {free} are free")
+        raise _full(f"{size_bytes} bytes are needed for the image, {free} are free")
 
 
 def _on_disk(write: Callable[[memoryview], int | None]) -> Callable[[bytes], None]:
@@ -209,7 +210,7 @@ def _on_disk(write: Callable[[memoryview], int | None]) -> Callable[[bytes], Non
             while view:
                 view = view[write(view) or 0 :]  # a raw file may take less than it is given
         except OSError as error:
-            raise _full(str(error)) from error
+            raise _full(host_said(error)) from error
 
     return checked
 

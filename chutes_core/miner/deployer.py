@@ -22,7 +22,13 @@ from chutes_core.miner.follower import Follower
 from chutes_core.miner.launcher import Launcher
 from chutes_core.miner.live import Books, Live
 from chutes_core.miner.placement import Launch, Running, Stop
-from chutes_core.miner.reasons import CACHE_OVERRUN, MINER_ENDED, MINER_FAILED
+from chutes_core.miner.reasons import (
+    CACHE_OVERRUN,
+    MINER_ENDED,
+    MINER_FAILED,
+    host_said,
+    unforeseen,
+)
 from chutes_core.miner.relay import Relay
 from chutes_core.miner.reports import Reports
 from chutes_core.miner.runtime.base import Runtime
@@ -178,12 +184,13 @@ class Deployer:
         except ChutesError as error:
             await self._endings.end(live, error.code, _said(error))
         except OSError as error:
-            await self._endings.end(live, "host_failed", str(error))
+            log.opt(exception=error).error("launch failed for its host")
+            await self._endings.end(live, "host_failed", host_said(error))
 
     async def _broke(self, tried: "_Try", error: BaseException) -> None:
         """End what came of a launch at once, when its task died of something unforeseen."""
         action, validator = tried.action, tried.validator
-        said = f"{type(error).__name__}: {error}"
+        said = unforeseen(error)
         if tried.live is not None:
             tried.live.failure = said  # should its end break off, too: the next look tries again
             await self._endings.end(tried.live, MINER_FAILED, said)

@@ -1,7 +1,8 @@
 """Why an instance ended, in the words of a `gone` event.
 
-Pure. Invariant: every reason is a short snake_case code (`LaunchEvent.reason`); the sentence for a
-person and the log tail go into the detail.
+Pure. Invariants: every reason is a short snake_case code (`LaunchEvent.reason`); the sentence for a
+person and the log tail go into the detail; of an error that nobody has foreseen, whose text may
+name anything of this host, validators hear its kind alone, and the miner's own log holds the rest.
 """
 
 import signal
@@ -70,6 +71,24 @@ def reason_of(ended: Ended) -> str:
     if ended.exit_code < 0:
         return f"killed_{_signal_name(-ended.exit_code)}"
     return f"exit_{ended.exit_code}"
+
+
+def unforeseen(error: BaseException) -> str:
+    """Return what a validator is told of a bug of the miner's.
+
+    >>> unforeseen(KeyError("/srv/miner/secret"))
+    "KeyError in the miner; its operator finds more in the miner's log"
+    """
+    return f"{type(error).__name__} in the miner; its operator finds more in the miner's log"
+
+
+def host_said(error: OSError) -> str:
+    """Return what a validator is told of a refusal of the host's: no name of a file.
+
+    >>> host_said(OSError(28, "No space left on device", "/srv/miner/store"))
+    'No space left on device'
+    """
+    return error.strerror or type(error).__name__
 
 
 def _signal_name(number: int) -> str:
