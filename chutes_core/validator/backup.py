@@ -18,7 +18,7 @@ _STORE = "validator.sqlite"
 _FOLDERS = ("journal", "blobs")
 _FILES = ("vault.key", "registry-token.key", "registry-token.crt", "builder.id")
 _LOOSE = "job-files"  # never changed, only added and deleted: copied while writers go on
-_NOT_COPIED = shutil.ignore_patterns("reserve", "*.lock")
+_NOT_COPIED = shutil.ignore_patterns("reserve", "spare", "*.lock")
 
 
 def save(data_dir: Path, target: Path) -> None:

@@ -2,8 +2,9 @@
 
 Everything of the data plane is real (admission, hold, seal, journal on a disk) but the transports
 and the loop: spans are short, and the least of many is what a busy machine disturbs least. Beside
-it: a clock's read, a sealed frame, the journal's write alone, beside the syncing thread, and what
-the cycle collector adds. Nothing is asserted.
+it: a clock's read, a sealed frame, the journal's appends beside its syncing thread (of one record
+and of 16, what they take to encode, in a file that grows and in room made ahead), and what the
+cycle collector adds. Nothing is asserted.
 
     python tests/bench/call_cost.py [--calls N] [--rounds N] [--json]
 """
@@ -19,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -31,11 +33,13 @@ from gateway_stand_in import World  # noqa: E402
 from chutes_core.base.ids import new_id  # noqa: E402
 from chutes_core.validator.domain.snapshot import InstanceView  # noqa: E402
 from chutes_core.validator.gateway.gateway import Gateway  # noqa: E402
-from chutes_core.validator.gateway.journal import Journal  # noqa: E402
+from chutes_core.validator.gateway.journal import SEGMENT_BYTES, Journal  # noqa: E402
 from chutes_core.validator.gateway.limits import GatewayLimits  # noqa: E402
 from chutes_core.validator.gateway.plane.http import Connection  # noqa: E402
 from chutes_core.validator.gateway.plane.link import Link  # noqa: E402
 from chutes_core.validator.gateway.pool import Borrowed  # noqa: E402
+from chutes_core.validator.gateway.records import encode_rest, opening  # noqa: E402
+from chutes_core.validator.gateway.spare import Spare  # noqa: E402
 from chutes_core.wire.frames import FrameCodec, FrameKind  # noqa: E402
 from chutes_core.wire.sealing import PROVEN, ConnectionKeys, Preamble, Sealer  # noqa: E402
 
@@ -141,25 +145,59 @@ def least(one: Stage, rounds: int) -> list[float]:
     return [round(min(part) / len(one.callers) / 1e3, 2) for part in zip(*turns, strict=True)]
 
 
+def encoded(records: int) -> bytes:
+    """Return what an append of so many records writes."""
+    start, rest = opening("bench"), b',"n":"%b"}' % (b"x" * 480)
+    return b"".join([encode_rest(start, number, rest) for number in range(records)])
+
+
 def each(act: Callable[[], object], times: int = 200, rounds: int = 100) -> float:
     """Return the least microseconds of one act."""
     spans = [_ns(lambda: [act() for _ in range(times)]) for _ in range(rounds)]
     return round(min(spans) / times / 1e3, 3)
 
 
-def writes(directory: str, *, synced: bool) -> dict[str, float]:
-    """Return what appending 16 records' bytes takes, with or without the syncing thread."""
-    journal = Journal(Path(directory, f"synced-{synced}"), "bench")
-    if not synced:
-        journal._syncer.wake = lambda: None  # type: ignore[method-assign]
-    rests, spans, cpu_ns = [b',"n":"%b"}' % (b"x" * 480)] * 16, [], time.thread_time_ns()
-    for _ in range(3000):
-        spans.append(_ns(lambda: journal.append_rests(rests)))
-    cpu_us = (time.thread_time_ns() - cpu_ns) / len(spans) / 1e3
+class NoSpare(Spare):
+    """Never there, as on a disk that is too slow."""
+
+    def prepare(self) -> None:
+        pass
+
+
+def writes(directory: str, records: int, *, ahead: bool) -> dict[str, float]:
+    """Return what appends of so many records take, in room made ahead or in a file that grows.
+
+    ``all_cpu_us`` is the process's for each append, with the syncing thread and what it makes.
+    """
+    folder = Path(directory, f"{records}-{ahead}")
+    folder.mkdir()
+    spare = (Spare if ahead else NoSpare)(folder / "spare", SEGMENT_BYTES)
+    journal = Journal(folder, "bench", spare=spare)
+    rests, spans = [b',"n":"%b"}' % (b"x" * 480)] * records, []
+    append, late = partial(journal.append_rests, rests), SEGMENT_BYTES // 2
+
+    def appended() -> int:
+        while ahead and journal._end > late and not spare.there:
+            time.sleep(0.005)  # callers are not as fast as this loop
+        return _ns(append)
+
+    while journal.last_sequence * 500 < SEGMENT_BYTES:
+        appended()  # the first segment grows
+    cpu_ns = time.process_time_ns()
+    for _ in range(30_000 // records):
+        spans.append(appended())
+    cpu_us = (time.process_time_ns() - cpu_ns) / len(spans) / 1e3
     spans.sort()
     journal.close()
-    made = {"least_us": spans[0], "median_us": spans[1500], "p99_us": spans[2970]}
-    return {name: round(ns / 1e3, 1) for name, ns in made.items()} | {"cpu_us": round(cpu_us, 1)}
+    made = {
+        "least_us": spans[0],
+        "median_us": spans[len(spans) // 2],
+        "p99_us": spans[len(spans) * 99 // 100],
+        "mean_us": sum(spans) / len(spans),
+    }
+    return {name: round(ns / 1e3, 1) for name, ns in made.items()} | {
+        "all_cpu_us": round(cpu_us, 1)
+    }
 
 
 async def main(options: argparse.Namespace) -> dict[str, object]:
@@ -183,8 +221,11 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
             "turn_mean_us": round(mean, 2),
             "clock_us": each(time.monotonic_ns),
             "seal_us": each(lambda: sealer.framed(plain)),
-            "write": writes(directory, synced=False),
-            "write_synced": writes(directory, synced=True),
+            "encode_16_us": each(partial(encoded, 16), 10),
+            "write_1_growing": writes(directory, 1, ahead=False),
+            "write_1_ahead": writes(directory, 1, ahead=True),
+            "write_16_growing": writes(directory, 16, ahead=False),
+            "write_16_ahead": writes(directory, 16, ahead=True),
             "load_average": os.getloadavg()[0],
         }
 

@@ -22,10 +22,10 @@ class Killer:
     def __init__(self, budget: int) -> None:
         self._budget = budget
 
-    def write(self, fd: int, data: bytes) -> int:
+    def write(self, fd: int, data: bytes, offset: int) -> int:
         part = data[: self._budget]
         if part:
-            os.write(fd, part)
+            os.pwrite(fd, part, offset)
         self._budget -= len(part)
         if len(part) < len(data):
             raise Killed

@@ -1,12 +1,14 @@
 """The thread that makes journal records durable, in groups.
 
-Path: Journal.append wakes it, it calls fdatasync once for all that was written meanwhile.
+Path: Journal.append wakes it, it calls fdatasync once for all that was written meanwhile, and then
+does what else need not be done on the loop (``then``: the next segment).
 Invariant: it never runs on the gateway's loop, a retired descriptor is synced before it is closed,
 and after a failed sync nothing counts as durable any more (the kernel may have dropped the pages).
 """
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 GROUP_S = 0.02
@@ -15,8 +17,9 @@ GROUP_S = 0.02
 class Syncer:
     """Owns the descriptors given to it and closes them; ``directory`` holds their files."""
 
-    def __init__(self, fd: int, directory: Path) -> None:
+    def __init__(self, fd: int, directory: Path, *, then: Callable[[], None]) -> None:
         self._directory = directory
+        self._then = then
         self.failed = False
         self._fds = [fd]
         self._named = -1
@@ -76,6 +79,7 @@ class Syncer:
             self._dirty.wait()
             self._dirty.clear()
             self.sync_now()
+            self._then()
             self._stopping.wait(GROUP_S)
 
 
