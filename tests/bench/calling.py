@@ -86,9 +86,11 @@ class Tokens(asyncio.Protocol):
             self.done.set_exception(RuntimeError("a stream broke off"))
 
 
-async def stream(contender: Contender, count: int, every_us: int) -> tuple[float, list[float]]:
+async def stream(
+    contender: Contender, count: int, every_us: int, *more: str
+) -> tuple[float, list[float]]:
     """Run STREAMS streams at once; return tokens/s and all tokens' ages in microseconds."""
-    request = head_of(contender, count, every_us)
+    request = head_of(contender, count, every_us, *more)
     loop = asyncio.get_running_loop()
     begun = time.monotonic()
     readers = []
@@ -106,8 +108,8 @@ async def stream(contender: Contender, count: int, every_us: int) -> tuple[float
     return len(ages) / took_s, ages
 
 
-def head_of(contender: Contender, count: int, every_us: int) -> bytes:
-    """Return the request of a stream."""
+def head_of(contender: Contender, count: int, every_us: int, *more: str) -> bytes:
+    """Return the request of a stream, with more header lines."""
     lines = [
         f"POST {contender.path}{contender.streamed} HTTP/1.1",
         "host: bench",
@@ -115,6 +117,7 @@ def head_of(contender: Contender, count: int, every_us: int) -> bytes:
         "content-type: application/json",
         f"x-count: {count}",
         f"x-every-us: {every_us}",
+        *more,
         f"content-length: {len(contender.asked)}",
     ]
     return "\r\n".join([*lines, "", contender.asked]).encode()

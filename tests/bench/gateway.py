@@ -7,8 +7,11 @@ contender's own processes, from /proc. The gateway works with key, hold, sealing
 back-pressure on; nginx, FastAPI, BentoML and Ray Serve pass bodies on (LiteLLM looks at its master
 key): `bare` and `sealed-bare` (bare.py) are the floor under it, Python without and with sealed
 frames. Of streams it also tells how busy each of the three ends was: contender, origin and load
-generator, as a share of a core; which of them was full is what ended first. `cold` is the gateway's
-own share in a call to a chute without an instance (woken.py); no other contender waits for one.
+generator, as a share of a core; which of them was full is what ended first. The origin seals what
+is ready at once together, as instances do, and writes chunks of HTTP one by one, as ASGI servers
+do; "with joined writes" it joins those too, which is as little work as it can have. `cold` is the
+gateway's own share in a call to a chute without an instance (woken.py); no other contender waits
+for one.
 nginx and wrk are found on the PATH (Debian: nginx-light, wrk); without nginx it is left out,
 without wrk there is no run. Nothing is asserted: figures on a shared machine are for a person to
 read, as ratios.
@@ -39,6 +42,7 @@ from gateway_peers import PEERS, answers, interpreters, versions
 from woken import woken
 
 CONNECTIONS = 32
+PASSING = ("origin", "nginx", *BARE, "gateway", "reference")  # those that pass all headers on
 SERVERS = (*BARE, "gateway", "reference", "fastapi")
 
 
@@ -62,6 +66,9 @@ def measure(contender: Contender, origin: Contender, options: argparse.Namespace
         origin_token_cpu_us=origins,
         load_token_cpu_us=loads,
     )
+    if contender.name in PASSING:
+        per_s, _ = uvloop.run(stream(contender, 2000, 0, "x-joined: 1"))
+        contender.note(joined_tokens_per_s=per_s)
     _, ages = uvloop.run(stream(contender, 50, 20_000))
     contender.note(token_p50_us=ages[len(ages) // 2])
 
@@ -171,6 +178,7 @@ def table(result: dict) -> str:
         ("p99_us", "p99 us", 0),
         ("added_us", "added us (1 conn.)", 0),
         ("tokens_per_s", "SSE chunks/s", 0),
+        ("joined_tokens_per_s", "with joined writes", 0),
         ("token_cpu_us", "CPU us/chunk", 2),
         ("added_token_us", "added us/token", 0),
         ("busy", "busy, of a stream", 2),

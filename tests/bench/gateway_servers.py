@@ -8,6 +8,7 @@ PLACE is the origin's JSON line. The origin answers with BODY, and where the pat
 with server-sent events: `x-count` chunks, one each `x-every-us` (0: as fast as they go), each with
 the monotonic time at which it left; at OpenAI-style routes both in that form, of as many bytes. As
 an instance it does as the runner does: what is ready at once, at most WINDOW chunks, is one frame.
+In HTTP it writes each chunk by itself, as ASGI servers do; with `x-joined` as many in one write.
 `cold` is a gateway whose chute has the origin as its instance only after the line `up` on standard
 input, and none after `down`; both are answered with the moment, `waiting` with who waits.
 """
@@ -84,6 +85,7 @@ class Streaming:
 
 class Base(asyncio.Protocol):
     streaming: Streaming | None = None
+    joined = False
 
     def connection_made(self, transport) -> None:
         self.transport = transport
@@ -102,6 +104,7 @@ class Base(asyncio.Protocol):
         if chats or path.endswith("/stream"):
             self.begin(SSE)
             count, every_us = int(headers["x-count"]), int(headers["x-every-us"])
+            self.joined = "x-joined" in headers
             made = chat_token if chats else token
             self.streaming = Streaming(self.put, self.end, count, every_us, made)
         else:
@@ -143,7 +146,9 @@ class PlainOrigin(Base):
         )
 
     def put(self, pieces: list[bytes]) -> None:
-        self.transport.write(b"".join([b"%x\r\n%b\r\n" % (len(one), one) for one in pieces]))
+        chunks = [b"%x\r\n%b\r\n" % (len(one), one) for one in pieces]
+        for chunk in [b"".join(chunks)] if self.joined else chunks:
+            self.transport.write(chunk)
 
     def end(self) -> None:
         done = DONE if self.streaming and self.streaming.made is chat_token else b""
@@ -198,7 +203,8 @@ class SealedOrigin(Base):
         self.transport.write(self.codec.seal(FrameKind.RESPONSE, head))
 
     def put(self, pieces: list[bytes]) -> None:
-        frames = [(FrameKind.BODY, piece) for piece in pieces]
+        kind = FrameKind.BODY
+        frames = [(kind, piece) for piece in pieces]
         self.transport.write(self.codec.seal_together(*frames))
 
     def end(self) -> None:
