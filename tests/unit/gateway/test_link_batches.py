@@ -112,6 +112,25 @@ async def test_three_messages_in_one_frame_are_an_answer_of_any_kinds(ends) -> N
     assert taker.at_once == (1 if taker.short else 0)
 
 
+async def test_pieces_of_a_stream_in_one_frame_are_given_at_once(ends) -> None:
+    """A frame of pieces alone is as good as pieces that came in frames of their own."""
+    link, taker, codec = ends
+    bodies = [(BODY, b"%d" % number) for number in range(5)]
+    data = codec.seal_together(*bodies)
+    link.data_received(data)
+    link.data_received(codec.seal(BODY, b"more") + codec.seal_together(*bodies))
+    expected = [(34, payload) for _, payload in bodies]
+    assert taker.got == [*expected, "batch", (34, b"more"), *expected, "batch"]
+    assert taker.at_once == (3 if taker.short else 0)
+
+
+async def test_pieces_with_the_end_in_one_frame_come_one_by_one(ends) -> None:
+    """The END behind the last pieces comes last, and once."""
+    link, taker, codec = ends
+    link.data_received(codec.seal_together((BODY, b"1"), (BODY, b"2"), (BODY, b"3"), (END, b"x")))
+    assert taker.got == [(34, b"1"), (34, b"2"), (34, b"3"), (35, b"x"), "batch"]
+
+
 @pytest.mark.interpreted
 async def test_a_whole_frame_of_no_known_kind_ends_the_connection(ends) -> None:
     """An unknown kind is refused on the short way as on the long one."""

@@ -329,7 +329,12 @@ class Link:
 
     def _messages(self, plain: bytes) -> None:
         """Give the messages of a TOGETHER frame, until the connection is over."""
-        for number, payload in unpack_together(plain, 1):
+        messages = unpack_together(plain, 1)
+        bodies = [payload for number, payload in messages if number == _BODY]
+        if len(bodies) == len(messages):
+            self._pieces(bodies)
+            return
+        for number, payload in messages:
             self._message(number, payload)
             if self._error is not None:
                 return
