@@ -9,8 +9,9 @@ printed and marked. Every call is admitted, held, sealed, journalled and settled
 A ratio of throughputs says something only where the gateway's processes are what is full: so each
 row tells how busy each of them was (1.0: all of its core), the main process, the origins and wrk,
 and which share of the calls each worker had (the kernel gives connections out unevenly; each
-worker has the same number of them at every count, on average). wrk is found on the PATH (Debian:
-wrk). Nothing is asserted.
+worker has the same number of them at every count, on average). ``settled`` is which part of the
+calls was in the ledger by the end of the load: the main process has one core's worth of it. wrk is
+found on the PATH (Debian: wrk). Nothing is asserted.
 
     python tests/bench/workers.py [--workers 0 1 2 4 8] [--seconds S] [--rounds N] [--json]
 """
@@ -25,6 +26,7 @@ import resource
 import shutil
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -40,6 +42,8 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/protocol/gateway")]
 from crewed import CrewHouse, crewed  # noqa: E402
 
 from chutes_core.base.latency import favour_latency  # noqa: E402
+from chutes_core.validator.billing.settle import JournalReader  # noqa: E402
+from chutes_core.validator.domain.invocations import Invocation  # noqa: E402
 from chutes_core.validator.domain.snapshot import InstanceView  # noqa: E402
 from chutes_core.validator.gateway.limits import GatewayLimits  # noqa: E402
 from tests.bench.cpu_times import precise_cpu_seconds  # noqa: E402
@@ -75,6 +79,10 @@ class Target:
         if self.house is None:
             return [0]
         return [one.journal.reported or 0 for one in self.house.members()]
+
+    def settled(self) -> int:
+        """Return how many calls are in the ledger."""
+        return 0 if self.house is None else sum(self.house.world.drained.values())
 
     def cpu_s(self) -> dict[str, list[float]]:
         """Return the CPU time of everything but wrk so far."""
@@ -131,7 +139,7 @@ async def crew(workers: int, own: Sequence[int]) -> AsyncIterator[Target]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         origins = [await stack.enter_async_context(child("origin")) for _ in range(workers)]
         house = await stack.enter_async_context(
-            crewed(folder, workers=workers, rao=10**18, limits=LIMITS)
+            crewed(folder, workers=workers, rao=10**18, limits=LIMITS, settles=False)
         )
         pids = tuple(house.crew.pids().values())
         for number, pid in enumerate(pids):
@@ -145,18 +153,47 @@ async def crew(workers: int, own: Sequence[int]) -> AsyncIterator[Target]:
             for _, (_, port, launch, ticket, root) in origins
         )  # fmt: skip
         await house.pictures.refresh()
-        settling = asyncio.ensure_future(settle(house))
+        over = threading.Event()
+        settling = asyncio.ensure_future(settle(house, over))
         try:
             url = f"{house.url}/c/{house.chute.slug}/api/echo"
             yield Target(workers, url, house.key, pids, tuple(pid for pid, _ in origins), house)
         finally:
-            settling.cancel()
-            await asyncio.gather(settling, return_exceptions=True)
+            over.set()
+            await settling
 
 
-async def settle(house: CrewHouse) -> None:
-    while True:
-        await house.settle()
+@dataclass(frozen=True)
+class UntilOver:
+    """A journal with nothing left to settle once the load is over."""
+
+    files: JournalReader
+    over: threading.Event
+
+    @property
+    def worker(self) -> str:
+        return self.files.worker
+
+    @property
+    def last_sequence(self) -> int:
+        return self.files.last_sequence
+
+    def pending(self, after_sequence: int, limit: int) -> list[Invocation]:
+        return [] if self.over.is_set() else self.files.pending(after_sequence, limit)
+
+    def discard(self, up_to_sequence: int) -> None:
+        self.files.discard(up_to_sequence)
+
+
+async def settle(house: CrewHouse, over: threading.Event) -> None:
+    """Settle as the validator does, until the load is over."""
+
+    def drain(files: JournalReader) -> int:
+        return house.settlement.drain(UntilOver(files, over))
+
+    while not over.is_set():
+        await asyncio.to_thread(house.crew.journals.settle, drain)
+        await house.pictures.refresh()
         await asyncio.sleep(SETTLE_S)
 
 
@@ -180,6 +217,7 @@ async def span(target: Target, seconds: float, threads: int) -> dict[str, object
     """Load for so long; return throughput, CPU time a call, and who was how busy."""
     loop = asyncio.get_running_loop()
     before, counted, begun = target.cpu_s(), target.sequences(), loop.time()
+    settled = target.settled()
     answered = await load(target, seconds, threads)
     took_s = loop.time() - begun
     after = target.cpu_s()
@@ -193,6 +231,7 @@ async def span(target: Target, seconds: float, threads: int) -> dict[str, object
         "cpu_us": round(sum(used["gateway"]) / max(1, answered) * 1e6, 1),
         "busy": {name: [round(one / took_s, 2) for one in each] for name, each in used.items()},
         "shares": [round(one / max(1, sum(calls)), 3) for one in calls],
+        "settled": round((target.settled() - settled) / max(1, sum(calls)), 2),
     }
 
 
@@ -221,6 +260,7 @@ def row(workers: int, spans: list[dict[str, object]]) -> dict[str, object]:
         "enough_cores": cores_of(max(1, workers))[2],
         "busy": middle["busy"],
         "shares": middle["shares"],
+        "settled": middle["settled"],
     }
 
 
@@ -230,6 +270,7 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
     for _ in range(options.rounds):
         for workers in options.workers:
             spans[workers] += await measure(workers, options)
+            print(workers, spans[workers][-1], file=sys.stderr, flush=True)
     rows = [row(workers, spans[workers]) for workers in options.workers]
     first = next((one for one in rows if one["workers"] == 1), rows[0])
     for one in rows:
@@ -245,7 +286,7 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
 
 
 def table(result: dict) -> str:
-    lines = [f"{'workers':>8}{'requests/s':>12}{'ratio':>8}{'CPU us':>8}  busy, shares"]
+    lines = [f"{'workers':>8}{'requests/s':>12}{'ratio':>8}{'CPU us':>8}  busy, shares, settled"]
     for one in result["rows"]:
         busy = " ".join(f"{name} {_shown(each)}" for name, each in one["busy"].items())
         if not one["enough_cores"]:
@@ -253,7 +294,7 @@ def table(result: dict) -> str:
             busy += f"  {cores} cores are needed, {result['cores']} are here: no scaling"
         lines.append(
             f"{one['workers'] or 'none':>8}{one['requests_per_s']:>12}{one['ratio']:>8.2f}"
-            f"{one['cpu_us']:>8.1f}  {busy}; {_shown(one['shares'])}"
+            f"{one['cpu_us']:>8.1f}  {busy}; {_shown(one['shares'])}; {one['settled']}"
         )
     return "\n".join(lines)
 

@@ -23,7 +23,7 @@ from chutes_core.validator.gateway.holds import Holds, Spending
 from chutes_core.validator.gateway.journal import Journal
 from chutes_core.validator.gateway.limits import GatewayLimits
 from chutes_core.validator.gateway.metering import Metering
-from chutes_core.validator.gateway.metrics import counter_lines, gauge_lines
+from chutes_core.validator.gateway.metrics import Counts, gauge_lines
 from chutes_core.validator.gateway.plane.fast import FastPath
 from chutes_core.validator.gateway.plane.link import open_link
 from chutes_core.validator.gateway.plane.parts import Parts
@@ -182,14 +182,21 @@ class Gateway:
             self._queue.wake(chute_id, slots)
 
     def stats(self) -> dict[str, int]:
-        """Return counters: callers in flight, slots taken, waiting, bytes held, outcomes."""
+        """Return callers in flight, slots, waiting, bytes held, instances broken, outcomes."""
         return {
             "in_flight": self.front.in_flight,
             "slots": self._router.in_flight(),
             "waiting": self._queue.size,
             "body_bytes": self._bodies.held_bytes,
+            "broken": self._router.broken(),
             **{f"outcome_{name}": count for name, count in self._metering.outcomes.items()},
         }
+
+    def counts(self) -> Counts:
+        """Return what is counted for metrics."""
+        metering = self._metering
+        refused, outcomes = self.front.refused, metering.outcomes
+        return Counts(outcomes, refused, metering.durations, metering.first_bytes)
 
     def log_calls(self) -> None:
         """Write one line to the log for each call from now on."""
@@ -198,7 +205,6 @@ class Gateway:
     def metrics(self) -> str:
         """Return the figures of this process in Prometheus' text format."""
         drained = self._snapshot.drained.get(self._journal.worker, 0)
-        metering = self._metering
         gauges = {
             "calls_in_flight": self.front.in_flight,
             "slots_taken": self._router.in_flight(),
@@ -208,14 +214,7 @@ class Gateway:
             "journal_lag_records": max(0, self._journal.last_sequence - drained),
             "snapshot_age_seconds": (self._clock.monotonic_us() - self._swapped_us) / 1_000_000,
         }
-        lines = [
-            *counter_lines("calls", "outcome", metering.outcomes),
-            *counter_lines("refused", "code", self.front.refused),
-            *metering.durations.lines("call_seconds"),
-            *metering.first_bytes.lines("first_byte_seconds"),
-            *gauge_lines(gauges),
-        ]
-        return "\n".join(lines) + "\n"
+        return "\n".join((*self.counts().lines(), *gauge_lines(gauges))) + "\n"
 
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has, also one that has left the snapshot."""

@@ -128,10 +128,13 @@ async def crewed(
     limits: GatewayLimits | None = None,
     app: AsgiApp = control,
     tls: tuple[Path, Path] | None = None,
+    settles: bool = True,
+    **crew_options: object,
 ) -> AsyncIterator[CrewHouse]:
     """Run workers on a free port, with one account that has ``rao``, one key and one chute.
 
-    ``tls`` are the files of a certificate and its key.
+    ``tls`` are the files of a certificate and its key. All that is recorded is settled in the end,
+    unless ``settles`` says otherwise.
     """
     clock = SystemClock()
     store = Store(folder / "validator.sqlite", clock=clock)
@@ -150,7 +153,7 @@ async def crewed(
         tls_certificate=None if tls is None else str(tls[0]),
         tls_key=None if tls is None else str(tls[1]),
     )
-    crew = Crew(setup, control=app, clock=clock)
+    crew = Crew(setup, control=app, clock=clock, **crew_options)  # type: ignore[arg-type]
 
     def picture() -> Snapshot:
         with store.transaction():
@@ -180,5 +183,6 @@ async def crewed(
         crew.should_exit = True
         await serving
         listener.close()
-        crew.journals.settle(settlement.drain)
+        if settles:
+            crew.journals.settle(settlement.drain)
         store.close()

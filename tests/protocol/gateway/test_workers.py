@@ -34,7 +34,12 @@ async def test_calls_are_spread_and_each_answered_one_is_in_the_ledger_once(
         await house.serve(await instance(echo), concurrency=64)
         said = await called_by_all(house)
         await house.until(lambda: house.crew.stats().get("outcome_ok") == len(said))
+        shown = house.crew.metrics()
+        for histogram in ("call_seconds", "first_byte_seconds"):
+            assert f"chutes_gateway_{histogram}_count {len(said)}\n" in shown
+        assert f"chutes_gateway_journal_lag_records {len(said)}\n" in shown
         await house.settle()
+        assert "chutes_gateway_journal_lag_records 0\n" in house.crew.metrics()
         assert sorted(house.recorded()) == sorted(said)
         assert {one.worker for one in house.store.invocations.between(0, 2**62)} == {
             "gateway-1",

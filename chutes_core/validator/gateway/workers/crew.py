@@ -8,46 +8,39 @@ that died is answered by nobody.
 """
 
 import asyncio
-import os
 import socket
-import sys
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from itertools import count
 from pathlib import Path
-from typing import Any
-from weakref import WeakValueDictionary
 
 from loguru import logger
 
-import chutes_core
 from chutes_core.base.clock import Clock
-from chutes_core.base.errors import ChutesError, Unavailable
+from chutes_core.base.errors import ChutesError
 from chutes_core.base.loops import Loops
 from chutes_core.validator.domain.demand import ChuteDemand
 from chutes_core.validator.domain.snapshot import Snapshot
 from chutes_core.validator.gateway.asgi import AsgiApp
 from chutes_core.validator.gateway.holds import Holds, Spending
-from chutes_core.validator.gateway.workers.asking import QUIET
 from chutes_core.validator.gateway.workers.channel import Kind, connect
 from chutes_core.validator.gateway.workers.journals import JournalFiles, Journals, Settle
 from chutes_core.validator.gateway.workers.leases import Leases
+from chutes_core.validator.gateway.workers.lending import Lending
 from chutes_core.validator.gateway.workers.member import Member
 from chutes_core.validator.gateway.workers.picture import encode
+from chutes_core.validator.gateway.workers.process import died, spawn
 from chutes_core.validator.gateway.workers.rates import GivenOut
 from chutes_core.validator.gateway.workers.setup import Setup
-from chutes_core.validator.gateway.workers.sums import DemandSum, metrics_of, outcomes_of
+from chutes_core.validator.gateway.workers.sums import DemandSum, Sums
 
 SHOWN_S = 15.0  # to decide by a new picture; a worker that takes longer is killed
 HUNG_S = 30.0  # a worker that says nothing for so long is killed
-RECALL_S = 5.0
 LOOK_S = 1.0
 FIRST_PAUSE_S, MAX_PAUSE_S = 0.1, 10.0
 START_TRIES = 5  # of a worker that ends without a word before it ever served
 STEADY_S = 60.0  # who lived so long is started again after the first pause
 END_S = 5.0  # beyond the grace
-_ROOT = Path(chutes_core.__file__).parents[1]
-_MODULE = "chutes_core.validator.gateway.workers"
 
 
 class Crew:
@@ -57,7 +50,7 @@ class Crew:
         setup: what they have in common.
         control: the ASGI application for everything that is no invocation.
         noted: told of a worker's end by its name and an error; of its start by None.
-        clock: a test's to replace.
+        clock, start: a test's to replace; `start` begins a process at the other end of a channel.
 
     Attributes:
         demand: callers by chute, of all workers together.
@@ -72,6 +65,7 @@ class Crew:
         control: AsgiApp,
         clock: Clock,
         noted: Callable[[str, Exception | None], None] | None = None,
+        start: Callable[[socket.socket], Awaitable[asyncio.subprocess.Process]] = spawn,
     ) -> None:
         self.demand = DemandSum(clock, lambda: [one.demand for one in self._living()])
         self.journals = Journals(Path(setup.journal_folder))
@@ -79,23 +73,26 @@ class Crew:
         self.started = False
         self._setup = setup
         self._control = control
+        self._start = start
         self._noted = noted or (lambda name, error: None)
         self._holds = Holds()
         self.leases = Leases(self._holds, setup.workers)
-        self._rates = GivenOut(
+        rates = GivenOut(
             per_s=setup.limits.key_calls_per_s,
             burst=setup.limits.key_burst,
             workers=setup.workers,
             clock=clock,
         )
+        self._lending = Lending(self.leases, rates, members=self._living, run=self._run)
         self._loops = Loops(self._noted)
         self._members: dict[str, Member] = {}
         self._processes: dict[str, asyncio.subprocess.Process] = {}
         self._were_ready: set[str] = set()
         self._deaths: Counter[str] = Counter()
-        self._past: Counter[str] = Counter()  # outcomes that workers counted which are gone
-        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._sums = Sums()
         self._snapshot = Snapshot()
+        self._clock = clock
+        self._swapped_us = clock.monotonic_us()
         self._version = 0
         self._stop = asyncio.Event()
         self._tasks: set[asyncio.Future[None]] = set()
@@ -121,6 +118,7 @@ class Crew:
         version = self._version + 1
         changes = await asyncio.to_thread(encode, self._snapshot, snapshot, version)
         self._version, self._snapshot = version, snapshot
+        self._swapped_us = self._clock.monotonic_us()
         self.leases.swap(snapshot)
         self.demand.keep(snapshot.chutes.keys())
         told = [member for member in self._members.values() if member.joined]
@@ -142,15 +140,18 @@ class Crew:
 
     def stats(self) -> dict[str, int]:
         """Return the counters of all workers together, and how many live and have died."""
-        total: Counter[str] = Counter(self._past)
-        for member in self._living():
-            total.update(member.stats)
-        deaths = sum(self._deaths.values())
-        return {**total, "workers": len(self._members), "worker_deaths": deaths}
+        return self._sums.stats(self._living(), deaths=sum(self._deaths.values()))
 
     def metrics(self) -> str:
         """Return the figures of all workers together in Prometheus' text format."""
-        return metrics_of(self.stats())
+        drained = self._snapshot.drained
+        lag = sum(
+            max(0, (member.journal.reported or 0) - drained.get(member.name, 0))
+            for member in self._living()
+        )
+        age_s = (self._clock.monotonic_us() - self._swapped_us) / 1_000_000
+        gauges = {"journal_lag_records": lag, "snapshot_age_seconds": age_s}
+        return self._sums.metrics(self._living(), gauges, deaths=sum(self._deaths.values()))
 
     def in_flight_of(self, launch_id: str) -> int:
         """Return how many calls an instance has; exact once it has left the picture."""
@@ -212,76 +213,20 @@ class Crew:
         if self._were_ready >= set(self.names):
             self.ready.set()
 
-    def asks(self, member: Member, head: Mapping[str, Any]) -> None:
-        """Lease more to a worker: what is free, else what others do not use."""
-        given = None
-        if not self._recalling(head).locked():
-            given = self._grant(member, head)
-        if given is None and head["id"] != QUIET:
-            self._run(self._recall(member, head))
-        else:
-            self._answer(member, head, given)
-
-    def takes(self, member: Member, head: Mapping[str, Any]) -> None:
-        """Give a worker calls of a key."""
-        said = self._rates.take(
-            head["key"], head["calls_per_minute"], want=head["want"], has=head["has"]
-        )
-        member.channel.send(Kind.TOKENS, said)
+    @property
+    def lending(self) -> Lending:
+        """What workers ask when they are short."""
+        return self._lending
 
     def hears(self, before: Mapping[str, ChuteDemand], demand: Mapping[str, ChuteDemand]) -> None:
         """Take note of a report."""
         self.demand.heard(before, demand)
-
-    def returns(self, member: Member, purse: str, amount: int) -> None:
-        """Take back what a worker does not use."""
-        self.leases.returned(member.name, purse, amount)
 
     # Inside.
 
     def _living(self) -> tuple[Member, ...]:
         """Return all members as of this moment, for any thread."""
         return tuple(self._members.values())
-
-    def _grant(self, member: Member, head: Mapping[str, Any]) -> tuple[str, int] | None:
-        for purse in head["purses"]:
-            amount = self.leases.grant(member.name, purse, head["need"])
-            if amount:
-                return purse, amount
-        return None
-
-    def _answer(
-        self, member: Member, head: Mapping[str, Any], given: tuple[str, int] | None
-    ) -> None:
-        first = head["purses"][0] if head["purses"] else ""
-        purse, amount = given or (first, 0)
-        said = {"id": head["id"], "purse": purse, "amount": amount, "free": self.leases.free(first)}
-        member.channel.send(Kind.GRANT, said)
-
-    def _recalling(self, head: Mapping[str, Any]) -> asyncio.Lock:
-        """Return the lock that lets one recall of a purse end before another begins."""
-        return self._locks.setdefault(min(head["purses"], default=""), asyncio.Lock())
-
-    async def _recall(self, member: Member, head: Mapping[str, Any]) -> None:
-        """Answer with what is free, or else with what the others do not use."""
-        async with self._recalling(head):
-            given = None if member.is_lost else self._grant(member, head)
-            if given is None:
-                await self._take_back(member, head["purses"])
-                given = None if member.is_lost else self._grant(member, head)
-            self._answer(member, head, given)
-
-    async def _take_back(self, member: Member, purses: Sequence[str]) -> None:
-        """Have all other workers return what they do not use."""
-        recalls = [
-            asyncio.ensure_future(other.recall(purses))
-            for other in self._members.values()
-            if other is not member and any(self.leases.leased(other.name, one) for one in purses)
-        ]
-        if recalls:
-            await asyncio.wait(recalls, timeout=RECALL_S)
-            for one in recalls:
-                one.cancel()
 
     async def _join(self, member: Member) -> None:
         while True:
@@ -302,9 +247,9 @@ class Crew:
             if self._stop.is_set():
                 return
             if name not in self._were_ready and (failure or self._deaths[name] >= START_TRIES):
-                raise failure or _died(name)
+                raise failure or died(name)
             self._deaths[name] += 1
-            error = failure or _died(name)
+            error = failure or died(name)
             logger.error("Gateway worker ended", name=name, error=str(error))
             self._noted(name, error)
             await self._bury(name)
@@ -320,7 +265,7 @@ class Crew:
             process = await self._begin(member)
         except OSError as error:  # no process or descriptor is left: the others go on
             logger.error("Gateway worker not started", name=name, error=str(error))
-            return _died(name)
+            return died(name)
         self._processes[name], self._members[name] = process, member
         waiting = asyncio.ensure_future(process.wait())
         try:
@@ -339,7 +284,7 @@ class Crew:
             await member.close()
             self._files[name].reported = None
             self.demand.buried(member.demand)
-            self._past.update(outcomes_of(member.stats))
+            self._sums.bury(member)
         return member.failure
 
     async def _begin(self, member: Member) -> asyncio.subprocess.Process:
@@ -348,7 +293,7 @@ class Crew:
         with theirs:
             member.use(await connect(ours, member.take, member.lost), self._control)
             try:
-                return await _spawn(theirs)
+                return await self._start(theirs)
             except OSError:
                 await member.close()
                 raise
@@ -398,25 +343,3 @@ class Crew:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-async def _spawn(theirs: socket.socket) -> asyncio.subprocess.Process:
-    fd = theirs.fileno()
-    paths = [str(_ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        _MODULE,
-        str(fd),
-        stdin=asyncio.subprocess.DEVNULL,
-        pass_fds=(fd,),
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(paths)},
-    )
-
-
-def _died(name: str) -> ChutesError:
-    return Unavailable(
-        "worker_died",
-        f"gateway worker {name} ended",
-        hint="it is started again; the log and the kernel's say why it ended",
-    )

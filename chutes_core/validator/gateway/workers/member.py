@@ -16,6 +16,22 @@ from chutes_core.validator.gateway.workers.control import ControlStreams
 from chutes_core.validator.gateway.workers.journals import JournalFiles
 
 
+class Lends(Protocol):
+    """The part of `Lending` that a member calls."""
+
+    def asks(self, member: "Member", head: Mapping[str, Any]) -> None:
+        """Answer ASK."""
+        ...
+
+    def takes(self, member: "Member", head: Mapping[str, Any]) -> None:
+        """Answer TAKE."""
+        ...
+
+    def returns(self, member: "Member", purse: str, amount: int) -> None:
+        """Take back what it does not use."""
+        ...
+
+
 class Headquarters(Protocol):
     """The part of the crew that a member calls."""
 
@@ -27,20 +43,13 @@ class Headquarters(Protocol):
         """Note that it serves."""
         ...
 
-    def asks(self, member: "Member", head: Mapping[str, Any]) -> None:
-        """Answer ASK."""
-        ...
-
-    def takes(self, member: "Member", head: Mapping[str, Any]) -> None:
-        """Answer TAKE."""
+    @property
+    def lending(self) -> Lends:
+        """What it asks when it is short."""
         ...
 
     def hears(self, before: Mapping[str, ChuteDemand], demand: Mapping[str, ChuteDemand]) -> None:
         """Take note of a report."""
-        ...
-
-    def returns(self, member: "Member", purse: str, amount: int) -> None:
-        """Take back what it does not use."""
         ...
 
 
@@ -49,6 +58,7 @@ class Member:
 
     joined: it was sent a whole picture, and is sent all changes since.
     shown: the version of the picture that it decides by.
+    stats, counts: its figures as last reported (`Gateway.stats`, `metrics.Counts`).
     failure: why it could not serve.
     """
 
@@ -64,6 +74,7 @@ class Member:
         self.busy: Mapping[str, int] = {}
         self.demand: Mapping[str, ChuteDemand] = {}
         self.stats: Mapping[str, int] = {}
+        self.counts: Mapping[str, Any] | None = None
         self.failure: ChutesError | None = None
         self._crew = crew
         self._now = now
@@ -89,12 +100,12 @@ class Member:
         if stream:
             self._control.took(kind, stream, head, data)
         elif kind is Kind.ASK:
-            self._crew.asks(self, head)
+            self._crew.lending.asks(self, head)
         elif kind is Kind.TAKE:
-            self._crew.takes(self, head)
+            self._crew.lending.takes(self, head)
         elif kind is Kind.RETURN:
             for purse, amount in head["purses"].items():
-                self._crew.returns(self, purse, amount)
+                self._crew.lending.returns(self, purse, amount)
         elif kind is Kind.RETURNED:
             _resolve(self._recalls.get(head["id"]))
         elif kind is Kind.SHOWN:
@@ -153,7 +164,7 @@ class Member:
     def _reported(self, head: Mapping[str, Any]) -> None:
         self.journal.reported = head["last"]
         self.busy = head["busy"]
-        self.stats = head["stats"]
+        self.stats, self.counts = head["stats"], head["counts"]
         before = self.demand
         self.demand = {chute: ChuteDemand(*one) for chute, one in head["demand"].items()}
         self._crew.hears(before, self.demand)

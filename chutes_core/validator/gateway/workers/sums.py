@@ -3,13 +3,16 @@
 Invariant: a dead worker's last call is remembered, and counters never go down.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, Protocol
 
 from chutes_core.base.clock import Clock
 from chutes_core.validator.domain.demand import ChuteDemand
 from chutes_core.validator.gateway.demand import Demand
+from chutes_core.validator.gateway.metrics import PREFIX, Counts, gauge_lines
 
-_PREFIX, _OUTCOME = "chutes_gateway_", "outcome_"
+_OUTCOME = "outcome_"
 _GAUGES = {
     "in_flight": "calls_in_flight",
     "slots": "slots_taken",
@@ -65,21 +68,64 @@ class DemandSum:
         self._past = {chute: at_s for chute, at_s in self._past.items() if chute in chute_ids}
 
 
-def outcomes_of(stats: Mapping[str, int]) -> dict[str, int]:
-    """Return the counters among a worker's figures; all others are of the moment."""
-    return {name: count for name, count in stats.items() if name.startswith(_OUTCOME)}
+class Reported(Protocol):
+    """A worker's figures as it last reported them (`Member`)."""
+
+    @property
+    def stats(self) -> Mapping[str, int]:
+        """Its `Gateway.stats`."""
+        ...
+
+    @property
+    def counts(self) -> Mapping[str, Any] | None:
+        """Its `Counts`, as said; None before its first report."""
+        ...
 
 
-def metrics_of(stats: Mapping[str, int]) -> str:
-    """Return a crew's figures in Prometheus' text format (0.0.4)."""
-    lines = [f"# TYPE {_PREFIX}calls_total counter"]
-    for name, count in sorted(outcomes_of(stats).items()):
-        lines.append(f'{_PREFIX}calls_total{{outcome="{name.removeprefix(_OUTCOME)}"}} {count}')
-    lines += [f"# TYPE {_PREFIX}worker_deaths_total counter"]
-    lines += [f"{_PREFIX}worker_deaths_total {stats['worker_deaths']}"]
-    for figure, name in _GAUGES.items():
-        lines += [f"# TYPE {_PREFIX}{name} gauge", f"{_PREFIX}{name} {stats.get(figure, 0)}"]
-    return "\n".join(lines) + "\n"
+class Sums:
+    """The figures of all workers together, also of those that are gone."""
+
+    def __init__(self) -> None:
+        self._outcomes: Counter[str] = Counter()
+        self._counts = Counts()
+
+    def bury(self, worker: Reported) -> None:
+        """Keep what a worker has counted; its figures of the moment end with it."""
+        counted = {name: n for name, n in worker.stats.items() if name.startswith(_OUTCOME)}
+        self._outcomes.update(counted)
+        if worker.counts is not None:
+            self._counts.add(worker.counts)
+
+    def stats(self, living: Collection[Reported], *, deaths: int) -> dict[str, int]:
+        """Return all counters added up, and how many workers live and have died."""
+        total: Counter[str] = Counter(self._outcomes)
+        for worker in living:
+            total.update(worker.stats)
+        return {**total, "workers": len(living), "worker_deaths": deaths}
+
+    def metrics(
+        self, living: Collection[Reported], gauges: Mapping[str, float], *, deaths: int
+    ) -> str:
+        """Return all figures in Prometheus' text format (0.0.4).
+
+        Args:
+            living: the workers.
+            gauges: of the main process.
+            deaths: how many workers have ended that were not told to.
+        """
+        total = Counts()
+        for counted in (self._counts.said(), *(worker.counts for worker in living)):
+            if counted is not None:
+                total.add(counted)
+        stats = self.stats(living, deaths=deaths)
+        shown = {name: float(stats.get(figure, 0)) for figure, name in _GAUGES.items()}
+        # each worker finds out for itself; together they would count an instance several times
+        shown["instances_broken"] = max((one.stats.get("broken", 0) for one in living), default=0)
+        dead = [
+            f"# TYPE {PREFIX}worker_deaths_total counter",
+            f"{PREFIX}worker_deaths_total {deaths}",
+        ]
+        return "\n".join((*total.lines(), *dead, *gauge_lines(shown | dict(gauges)))) + "\n"
 
 
 def _sum(one: ChuteDemand | None, other: ChuteDemand) -> ChuteDemand:

@@ -190,6 +190,7 @@ class Worker:
             "busy": self._router.busy(),
             "demand": demand,
             "stats": self._gateway.stats(),
+            "counts": self._gateway.counts().said(),
         }
         self._channel.send(Kind.REPORT, report)
 
