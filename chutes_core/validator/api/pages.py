@@ -17,11 +17,21 @@ class Page:
     page: int
     limit: int
 
+    @property
+    def first(self) -> int:
+        """Return how many items stand before the page."""
+        return self.page * self.limit
+
     def of(self, items: Sequence[Item], view: Callable[[Item], dict[str, Any]]) -> dict[str, Any]:
         """Return the page of ``items``, each as ``view`` shows it."""
-        first = self.page * self.limit
-        shown = [view(item) for item in items[first : first + self.limit]]
-        return {"total": len(items), "page": self.page, "limit": self.limit, "items": shown}
+        return self.cut(len(items), items[self.first : self.first + self.limit], view)
+
+    def cut(
+        self, total: int, items: Sequence[Item], view: Callable[[Item], dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Return the page whose items these are, of so many in all."""
+        shown = [view(item) for item in items]
+        return {"total": total, "page": self.page, "limit": self.limit, "items": shown}
 
 
 def asked_page(

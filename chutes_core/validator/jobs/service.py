@@ -101,9 +101,31 @@ class Jobs:
         logger.bind(job=job.job_id, chute=chute.slug, limit_s=job.limit_s).info("Job asked for")
         return job
 
-    def list(self, caller: Principal) -> tuple[JobRun, ...]:
-        """Return the caller's runs, newest first."""
-        return self._store.jobs.of_user(caller.account.user_id)
+    def list(
+        self,
+        caller: Principal,
+        *,
+        chute_id: str | None = None,
+        state: JobState | None = None,
+        offset: int = 0,
+        limit: int = MAX_KEPT_JOBS,
+    ) -> tuple[int, tuple[JobRun, ...]]:
+        """Return how many runs the caller may see, and some of them, newest first.
+
+        Args:
+            caller: whose they are; with a key those of chutes that it may call.
+            chute_id: of this chute alone.
+            state: in this state alone.
+            offset: how many of the newest are left out.
+            limit: how many are returned at most.
+        """
+        user_id = caller.account.user_id
+        chute_ids = [
+            one
+            for one in self._store.jobs.chutes_of(user_id)
+            if chute_id in (None, one) and caller.may("chutes", "invoke", one)
+        ]
+        return self._store.jobs.page(user_id, chute_ids, state=state, offset=offset, limit=limit)
 
     def get(self, caller: Principal, job_id: str) -> JobRun:
         """Return one of the caller's runs.
@@ -159,12 +181,11 @@ class Jobs:
         job = self.get(caller, job_id)
         for file in job.files:
             if file.name == name:
-                return file, self._store.job_files.path(file.sha256)
-        raise NotFound(
-            "no_such_job_file",
-            f"the job has left no file {name[:200]!r}",
-            hint="chutes jobs get JOB_ID lists its files; they are there once it is complete",
-        )
+                try:
+                    return file, self._store.job_files.path(file.sha256)
+                except NotFound as gone:  # the run is being deleted
+                    raise no_file(name) from gone
+        raise no_file(name)
 
     def _new(self, caller: Principal, chute: Chute, spec: JobSpec, asked: JobAsked) -> JobRun:
         limit_s = self._limit_s(spec, asked.limit_s)
@@ -211,6 +232,15 @@ class Jobs:
                 hint="fetch and delete what you have: chutes jobs delete",
                 retry_after_s=60,
             )
+
+
+def no_file(name: str) -> NotFound:
+    """Return what is said of a file that is not there, or not any more."""
+    return NotFound(
+        "no_such_job_file",
+        f"the job has left no file {name[:200]!r}",
+        hint="chutes jobs get JOB_ID lists its files; they are there once it is complete",
+    )
 
 
 def _arguments(given: Mapping[str, Any]) -> str:

@@ -5,6 +5,7 @@ Whatever returns several runs returns them without arguments, result and announc
 
 import json
 import sqlite3
+from collections.abc import Collection
 from dataclasses import asdict
 
 from chutes_core.base.errors import Conflict
@@ -48,10 +49,30 @@ class JobRows:
         row = self._db.one("SELECT * FROM jobs WHERE job_id=?", (job_id,))
         return None if row is None else _job(row)
 
-    def of_user(self, user_id: str) -> tuple[JobRun, ...]:
-        """Return a user's runs, newest first."""
-        sql = f"SELECT {_LIGHT} FROM jobs WHERE user_id=? ORDER BY created_at_s DESC, job_id"  # noqa: S608
-        return tuple(map(_job, self._db.all(sql, (user_id,))))
+    def page(
+        self,
+        user_id: str,
+        chute_ids: Collection[str],
+        *,
+        state: JobState | None = None,
+        offset: int = 0,
+        limit: int,
+    ) -> tuple[int, tuple[JobRun, ...]]:
+        """Return how many runs of these chutes a user has, and some of them, newest first."""
+        where = "user_id=? AND chute_id IN (SELECT value FROM json_each(?))"
+        values: tuple[Value, ...] = (user_id, json.dumps(sorted(chute_ids)))
+        if state is not None:
+            where, values = f"{where} AND state=?", (*values, state.value)
+        sql = f"SELECT {_LIGHT} FROM jobs WHERE {where}"  # noqa: S608 # our own names
+        order = " ORDER BY created_at_s DESC, job_id LIMIT ? OFFSET ?"
+        total = self._db.number(f"SELECT count(*) FROM jobs WHERE {where}", values)  # noqa: S608
+        rows = self._db.all(sql + order, (*values, limit, offset))
+        return total, tuple(map(_job, rows))
+
+    def chutes_of(self, user_id: str) -> tuple[str, ...]:
+        """Return the chutes that a user's runs are of."""
+        rows = self._db.all("SELECT DISTINCT chute_id FROM jobs WHERE user_id=?", (user_id,))
+        return tuple(row["chute_id"] for row in rows)
 
     def open(self) -> tuple[JobRun, ...]:
         """Return every run that has not ended, oldest first."""

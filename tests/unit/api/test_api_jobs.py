@@ -1,5 +1,6 @@
 """Runs of jobs over the API: asked for, seen, cancelled, deleted, fetched."""
 
+import itertools
 import json
 
 import pytest
@@ -90,6 +91,22 @@ async def test_a_file_comes_as_it_lies_and_nothing_else(ready, bob):
         assert answer.status_code == 404
 
 
+async def test_a_file_that_is_deleted_as_it_is_asked_for_is_404(ready, bob, monkeypatch):
+    """Gone before it is looked for, or just behind: never an error of the validator's."""
+    job_id = (await run(ready, bob)).json()["job_id"]
+    rows, blobs = ready.services.store.jobs, ready.services.store.job_files
+    blob = blobs.put([b"abc"], limit_bytes=100)
+    for before, then in itertools.pairwise(("PENDING", "STARTING", "RUNNING", "SAVING")):
+        rows.advance(job_id, JobState[before], JobState[then])
+    rows.update(job_id, JobState.SAVING, files=(StoredFile("a", 3, blob.sha256),))
+    path = blobs.path(blob.sha256)
+    path.unlink()
+    for find in (blobs.path, lambda sha256: path):
+        monkeypatch.setattr(blobs, "path", find)
+        answer = await ready.signed(bob, "GET", f"/jobs/{job_id}/files/a", purpose="jobs")
+        assert (answer.status_code, answer.json()["code"]) == (404, "no_such_job_file")
+
+
 @pytest.mark.parametrize(
     ("changes", "status", "code"),
     [
@@ -112,6 +129,37 @@ async def test_too_large_a_wish_is_413(ready, bob):
     """Before anything of it is read as JSON."""
     answer = await run(ready, bob, arguments={"x": "y" * 1_100_000})
     assert (answer.status_code, answer.json()["code"]) == (413, "body_too_large")
+
+
+async def test_runs_are_listed_by_pages_newest_first(ready, bob):
+    """By chute and state, and only those of chutes that the key may call."""
+    made = []
+    for _ in range(3):
+        made.insert(0, (await run(ready, bob)).json())
+        ready.clock.advance(1)
+    await ready.signed(bob, "POST", f"/jobs/{made[1]['job_id']}/cancel", body={})
+
+    async def listed(query, key=None):
+        path = f"/jobs/?{query}"
+        if key is None:
+            answer = await ready.signed(bob, "GET", path, purpose="jobs")
+        else:
+            answer = await ready.with_key(key, "GET", path)
+        page = answer.json()
+        return page["total"], [one["job_id"] for one in page["items"]]
+
+    ids = [one["job_id"] for one in made]
+    assert await listed("limit=2") == (3, ids[:2])
+    assert await listed("limit=2&page=1") == (3, ids[2:])
+    assert await listed("limit=2&page=2") == (3, [])
+    assert await listed("state=pending") == (2, [ids[0], ids[2]])
+    assert await listed("state=pending&limit=1&page=1") == (2, [ids[2]])
+    assert await listed("chute=alice/embeddings&limit=1") == (3, ids[:1])
+    assert await listed("chute=nobody/none") == (0, [])
+    chute_id = made[0]["chute_id"]
+    for object_id, total in ((chute_id, 3), (NOBODY, 0)):
+        scope = {"object_type": "chutes", "action": "invoke", "object_id": object_id}
+        assert (await listed("", await ready.key(bob, scopes=[scope])))[0] == total
 
 
 async def test_a_key_runs_what_its_scopes_name(ready, bob):

@@ -126,6 +126,6 @@ def test_nobody_else_sees_a_run_not_even_the_chutes_owner(house):
     ):
         with pytest.raises(NotFound, match="no_such_run"):
             act()
-    assert house.jobs.list(ann) == ()
+    assert house.jobs.list(ann) == (0, ())
     assert house.job(job.job_id).open
     assert house.balance("ann") == CREDIT_RAO

@@ -20,7 +20,7 @@ from chutes_core.validator.api.pages import AskedPage
 from chutes_core.validator.api.services import Services
 from chutes_core.validator.api.views import when
 from chutes_core.validator.domain.jobs import JOB_REASONS, JobPort, JobRun, JobState
-from chutes_core.validator.jobs.service import JobAsked
+from chutes_core.validator.jobs.service import JobAsked, no_file
 
 MAX_BODY_BYTES = 1024 * 1024  # 256 KiB of arguments, escaped in JSON
 _DOWNLOAD = {"Cache-Control": "private, no-store", "X-Content-Type-Options": "nosniff"}
@@ -58,14 +58,10 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
         state: JobState | None = None,
     ) -> dict[str, Any]:
         only = None if chute is None else chute_id_of(caller, chute)
-        found = [
-            job
-            for job in jobs.list(caller)
-            if only in (None, job.chute_id)
-            and state in (None, job.state)
-            and caller.may("chutes", "invoke", job.chute_id)
-        ]
-        return asked.of(found, job_view)
+        total, found = jobs.list(
+            caller, chute_id=only, state=state, offset=asked.first, limit=asked.limit
+        )
+        return asked.cut(total, found, job_view)
 
     @router.get("/{job_id}")
     def read_job(caller: user, job_id: str) -> dict[str, Any]:
@@ -87,8 +83,13 @@ def build_router(services: Services, guards: Guards) -> APIRouter:
     def read_file(caller: user, job_id: str, name: str) -> FileResponse:
         own(caller, job_id)
         file, path = jobs.file(caller, job_id, name)
+        try:
+            found = path.stat()
+        except FileNotFoundError as error:  # the run is being deleted
+            raise no_file(name) from error
         return FileResponse(
             path,
+            stat_result=found,
             media_type="application/octet-stream",
             filename=file.name.rpartition("/")[2],
             headers=_DOWNLOAD | {"ETag": f'"{file.sha256}"'},
