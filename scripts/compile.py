@@ -44,7 +44,7 @@ _PLANE = (
 )
 # fmt: on
 SOURCES = (
-    "base/clock.py",
+    *("base/clock.py", "base/units.py", "validator/domain/money.py"),
     *(f"wire/{name}.py" for name in ("frames", "sealing", "together")),
     *(f"{GATEWAY}/{name}.py" for name in _GATEWAY),
     *(f"{GATEWAY}/plane/{name}.py" for name in _PLANE),

@@ -5,8 +5,6 @@ like one that does not exist, and nothing here waits, reads a disk or asks the s
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
 
 import orjson
 
@@ -26,22 +24,32 @@ from chutes_core.validator.gateway.target import Target
 _KEY_HINT = "send a key as Authorization: Bearer cpk_...; make one with chutes keys create"
 
 
-@dataclass(frozen=True)
 class Admitted:
-    """A call that may be made: whose, on which chute, by which cord."""
+    """A call that may be made: whose, on which chute, by which cord. Nobody changes it."""
 
-    key: ApiKey
-    payer: PayerView
-    chute: ChuteView
-    cord: Cord
-    path: str
+    __slots__ = ("_recorded", "chute", "cord", "key", "path", "payer")
 
-    @cached_property
+    def __init__(
+        self, key: ApiKey, payer: PayerView, chute: ChuteView, cord: Cord, path: str
+    ) -> None:
+        self.key = key
+        self.payer = payer
+        self.chute = chute
+        self.cord = cord
+        self.path = path
+        self._recorded = b""
+
+    @property
     def recorded(self) -> bytes:
         """Return a template of the records of such calls (metering fills it in).
 
         It is the JSON of an Invocation behind its sequence, up to what tells calls apart.
         """
+        if not self._recorded:
+            self._recorded = self._template()
+        return self._recorded
+
+    def _template(self) -> bytes:
         rate = self.chute.rate
         known = {
             "user_id": self.payer.user_id,
