@@ -24,6 +24,7 @@ SEEDS = (
     b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n" * 3,
     b"POST /d HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+    b"GET /e HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x82\x01a",
 )
 WORDS = (
     "Content-Length: ",
@@ -31,6 +32,8 @@ WORDS = (
     "Connection: close",
     "Expect: 100-continue",
     "Upgrade: websocket",
+    "Connection: Upgrade",
+    "Sec-WebSocket-Version: 13",
     "\\x0d\\x0a",
     "\\x0d\\x0a\\x0d\\x0a",
     "HTTP/1.0",

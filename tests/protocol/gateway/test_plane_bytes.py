@@ -388,6 +388,7 @@ ALPHABET = st.sampled_from(
         *(b"\x00", b"\xff", b"Content-Length", b"Transfer-Encoding", b"chunked", b"HTTP/1.1"),
         *(b"POST ", b"GET / ", b"Host: x\r\n", b"Connection: close\r\n", b"\r\n\r\n", ECHO),
         b"Expect: 100-continue\r\n",
+        *(b"Upgrade: websocket\r\n", b"Connection: Upgrade\r\n"),
     ]
 )
 

@@ -10,8 +10,10 @@ from websocket_stand_in import (
     PLACE,
     Ran,
     echo,
+    handshake,
     instance_of,
     socket_house,
+    switching,
 )
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
@@ -260,7 +262,6 @@ async def test_a_caller_who_takes_nothing_is_cut(house):
     async with instance_of(talk, compression=None, ping_interval=None) as one:
         house.serve(one)
         async with house.connect(ping_interval=None, max_queue=1) as socket:
-            await received(socket)
             (record,) = await house.recorded()
             socket.transport.abort()
     assert record.outcome == "client_gone"
@@ -275,7 +276,7 @@ async def talks_for_ever(socket):
 
 async def test_it_ends_with_its_paid_time(house):
     """A call runs as long as its hold pays for; what it used is charged."""
-    rate = Rate("rate-short", 3_600_000_000, 500_000)  # half a second
+    rate = Rate("rate-short", 3_600_000_000, 3_000_000)  # three seconds
     house.change(rate=rate)
     async with instance_of(echo) as one:
         house.serve(one)
@@ -284,7 +285,7 @@ async def test_it_ends_with_its_paid_time(house):
                 await talks_for_ever(socket)
         (record,) = await house.recorded()
     assert record.outcome == "client_gone"
-    assert record.usage_us >= 400_000
+    assert record.usage_us >= 2_500_000
 
 
 async def test_one_that_is_open_when_the_server_stops_is_closed_and_paid(tmp_path):
@@ -416,3 +417,96 @@ async def test_the_record_is_there_before_the_end_is(house):
             assert house.journal.last_sequence == 0
             await socket.close()
             assert house.journal.last_sequence == 1
+
+
+@pytest.mark.parametrize(
+    "limits", [GatewayLimits(cold_wait_s=0.0, idle_timeout_s=0.5)], ids=["short"]
+)
+async def test_a_server_that_takes_nothing_holds_its_caller_back(house):
+    """The caller is read no faster than the server reads, and not for ever."""
+    over = asyncio.Event()
+
+    async def deaf(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        reader._transport.pause_reading()
+        writer.write(switching())
+        await over.wait()
+        writer.transport.abort()
+
+    async with await asyncio.start_server(deaf, "127.0.0.1", 0) as server:
+        one = Ran(("/api/talk", Passthrough(server.sockets[0].getsockname()[1], "/x")))
+        await one.listen()
+        house.serve(one)
+        reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+        writer.write(handshake(house.key))
+        await reader.readuntil(b" 101 ")
+        size = 64 * 1024 * 1024
+        writer.write(bytes(size))  # more than all buffers on the way hold
+        (record,) = await house.recorded()
+        over.set()
+        writer.transport.abort()
+        await one.close()
+    assert record.outcome == "client_gone"
+    assert record.bytes_in < size
+
+
+LEAVERS = 30
+MANY = GatewayLimits(cold_wait_s=0.0, key_burst=10**6, max_websockets_per_key=LEAVERS)
+
+
+@pytest.mark.parametrize("limits", [MANY], ids=["many"])
+async def test_callers_who_vanish_leave_nothing(house):
+    """Cut before the 101, at it, or amid messages: no slot, no count, no connection stays."""
+    ended = asyncio.Semaphore(0)
+
+    async def talk(socket):
+        try:
+            for _ in range(40):
+                await socket.send(bytes(1000))
+            await socket.wait_closed()
+        finally:
+            ended.release()
+
+    async with instance_of(talk, concurrency=LEAVERS, compression=None) as one:
+        house.serve(one, concurrency=LEAVERS)
+        began = 0
+
+        async def vanishes(number):
+            nonlocal began
+            reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+            writer.write(handshake(house.key))
+            if number % 3:
+                await reader.readuntil(b" 101 ")
+                began += 1
+            if number % 3 == 2:
+                await reader.readexactly(20_000)
+            if number % 2:
+                writer.transport.abort()
+            writer.close()
+
+        await asyncio.gather(*map(vanishes, range(LEAVERS)))
+        await house.quiet()
+        for _ in range(began):
+            await asyncio.wait_for(ended.acquire(), PATIENCE_S)
+        await asyncio.wait_for(one.executor._idle.wait(), PATIENCE_S)
+        assert one.executor._active == 0
+    assert house.gateway.in_flight_of(one.launch_id) == 0
+    assert not house.gateway.front._websockets._open
+    demand = house.gateway.demand.snapshot()[house.chute.chute_id]
+    assert (demand.in_flight, demand.waiting) == (0, 0)
+    records = await house.recorded()
+    assert {record.outcome for record in records} == {"client_gone"}
+    assert len(records) >= began
+
+
+@pytest.mark.parametrize(
+    "limits", [GatewayLimits(cold_wait_s=0.0, max_websockets_per_key=4)], ids=["four"]
+)
+async def test_one_that_ended_makes_room_for_another(house):
+    """A key's count goes down again."""
+    async with instance_of(echo) as one:
+        house.serve(one)
+        for _ in range(3):
+            sockets = await asyncio.gather(*(house.connect() for _ in range(4)))
+            await asyncio.gather(*(socket.close() for socket in sockets))
+            await house.quiet()

@@ -104,6 +104,34 @@ async def instance_of(talk: Talk, concurrency: int = 8, **options: object) -> As
             await one.close()
 
 
+@asynccontextmanager
+async def raw_instance(size: int) -> AsyncIterator[Ran]:
+    """An instance before a server that answers with each byte behind the handshake, up to so many.
+
+    Then it closes.
+    """
+
+    async def mirror(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+        nonce = head.partition("sec-websocket-key: ")[2].partition("\r\n")[0]
+        assert nonce == NONCE.lower()
+        writer.write(switching())
+        left = size
+        while left and (data := await reader.read(65536)):
+            writer.write(data)
+            await writer.drain()
+            left -= len(data)
+        writer.close()
+
+    async with await asyncio.start_server(mirror, "127.0.0.1", 0) as server:
+        one = Ran(("/api/talk", Passthrough(server.sockets[0].getsockname()[1], "/raw")))
+        await one.listen()
+        try:
+            yield one
+        finally:
+            await one.close()
+
+
 def with_talk(world: World, chute: ChuteView) -> ChuteView:
     """Give a chute a cord that carries websockets."""
     world.chutes[chute.chute_id] = replace(chute, cords=(*chute.cords, TALK))
@@ -119,8 +147,9 @@ class SocketHouse(House):
     def connect(self, path: str = PLACE, *, host: str = "x.test", **options: object) -> connect:
         """Return a websocket client's connection to the gateway, which is called ``host``."""
         options.setdefault("additional_headers", self.auth)
+        scheme = "wss" if "ssl" in options else "ws"
         return connect(
-            f"ws://{host}{path}",
+            f"{scheme}://{host}{path}",
             host="127.0.0.1",
             port=self.port,
             proxy=None,
@@ -151,7 +180,7 @@ class SocketHouse(House):
 
 @asynccontextmanager
 async def socket_house(
-    folder: Path, limits: GatewayLimits | None = None, *, grace_s: float = 0.0
+    folder: Path, limits: GatewayLimits | None = None, *, grace_s: float = 0.0, **options: object
 ) -> AsyncIterator[SocketHouse]:
     async def control(scope, receive, send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -170,7 +199,7 @@ async def socket_house(
     chute = with_talk(world, world.chute(owner_id))
     key = world.key(owner_id)
     listener = socket.create_server(("127.0.0.1", 0))
-    server = gateway.plane(grace_s=grace_s)
+    server = gateway.plane(grace_s=grace_s, **options)  # type: ignore[arg-type]
     serving = asyncio.ensure_future(server.serve(sockets=[listener]))
     port = listener.getsockname()[1]
     try:
@@ -211,6 +240,12 @@ NONCE = base64.b64encode(bytes(range(16))).decode()
 def accept_of(nonce: str) -> str:
     digest = hashlib.sha1(nonce.encode() + GUID, usedforsecurity=False).digest()
     return base64.b64encode(digest).decode()
+
+
+def switching() -> bytes:
+    """Return a server's answer to `handshake`."""
+    lines = ["HTTP/1.1 101 Switching Protocols", "Upgrade: websocket", "Connection: Upgrade"]
+    return "\r\n".join([*lines, f"Sec-WebSocket-Accept: {accept_of(NONCE)}", "", ""]).encode()
 
 
 def masked(payload: bytes, opcode: int = 2) -> bytes:
