@@ -22,7 +22,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -40,6 +40,7 @@ CALLERS = 8
 PAUSE_S = 0.02
 RECOVERY_S = 120.0
 SMALL_DISK = 1024**3
+IN_A_ROW = 12  # as many new connections: each goes to one of the workers
 FEW_BYTES = 8192
 
 
@@ -62,8 +63,18 @@ async def run(
     seed: int,
     workers: int | None = None,
     life_s: tuple[float, float] = LIFE_S,
+    of_workers: Collection[int] | None = None,
 ) -> dict:
     """Kill and go on; return what was seen.
+
+    Args:
+        folder: for everything that is written.
+        kills: how many.
+        seed: of all that chance draws.
+        workers: of the gateway; None: the validator's own process alone.
+        life_s: the bounds of a life, from the moment it serves.
+        of_workers: which kills (0 is the first) are a worker's, all others the validator's, after
+            it served; None: chance draws.
 
     Raises:
         AssertionError: a call was lost, charged twice, or a pair was used again.
@@ -76,16 +87,19 @@ async def run(
             made.lives.port, made.filled.api_key, seed=seed, count=CALLERS, pause_s=PAUSE_S
         )
         while seen.kills + seen.worker_kills < kills:
-            await _one(made, chance, seen, life_s)
+            worker = None if of_workers is None else seen.kills + seen.worker_kills in of_workers
+            await _one(made, chance, seen, life_s, worker)
         if not made.lives.pid:
             await _live(made, seen)
         before = len(load.seen.answered)
         await until(lambda: len(load.seen.answered) > before + 20, "answers of the last life")
         await load.stop()
-        seen.disk = await full_disk(made)
+        if workers is not None and workers > 1:
+            await until(lambda: len(made.lives.victims()) == 1 + workers, "all workers")
+        seen.disk, disk_answered = await full_disk(made)
         await until(lambda: made.book.busy == 0, "the instances to be idle")
         assert await made.lives.stop() == 0, made.lives.log.read_text()[-3000:]
-    load.seen.answered += seen.disk.pop("answered")  # type: ignore[operator]
+    load.seen.answered += disk_answered
     return {
         "python": platform.python_version(),
         "cores": os.cpu_count(),
@@ -105,12 +119,16 @@ async def _live(made: Stage, seen: Killed) -> None:
 
 
 async def _one(
-    made: Stage, chance: random.Random, seen: Killed, life_s: tuple[float, float]
+    made: Stage,
+    chance: random.Random,
+    seen: Killed,
+    life_s: tuple[float, float],
+    worker: bool | None,
 ) -> None:
     """Let the validator live for a while, and kill it or one of its workers."""
     lives = made.lives
     if not lives.pid:
-        if chance.random() < STILLBORN and seen.lives:
+        if worker is None and chance.random() < STILLBORN and seen.lives:
             await lives.begin()
             seen.lives += 1
             await asyncio.sleep(chance.uniform(*STILLBORN_S))
@@ -120,8 +138,11 @@ async def _one(
             return
         await _live(made, seen)
     await asyncio.sleep(chance.uniform(*life_s))
+    if worker:
+        await until(lambda: len(lives.victims()) > 1, "a worker")
     seen.in_flight_at_kills += made.book.busy
-    victim = chance.choice(lives.victims())
+    main, *workers = lives.victims()
+    victim = chance.choice([main, *workers] if worker is None else workers if worker else [main])
     if victim == lives.pid:
         seen.kills += 1
         await lives.kill()
@@ -129,10 +150,14 @@ async def _one(
         seen.worker_kills += 1
         with contextlib.suppress(ProcessLookupError):
             os.kill(victim, signal.SIGKILL)
+        await until(lambda: victim not in lives.victims(), "the worker's end")
 
 
-async def full_disk(made: Stage) -> dict[str, object]:
+async def full_disk(made: Stage) -> tuple[dict[str, object], list[str]]:
     """Fill the disk under the living validator; calls are refused, and served again with room.
+
+    Returns:
+        What was seen, and the ids of the answered calls.
 
     Raises:
         AssertionError: they were not.
@@ -155,26 +180,26 @@ async def full_disk(made: Stage) -> dict[str, object]:
             codes.append((answer.status, answer.code))
         return answer.status
 
-    async def call_until(status: int) -> None:
-        end = time.monotonic() + RECOVERY_S
-        while (got := await call()) != status:
+    async def call_until(status: int, times: int = 1) -> None:
+        end, left = time.monotonic() + RECOVERY_S, times
+        while left:
+            got = await call()
+            left = left - 1 if got == status else times
             assert time.monotonic() < end, f"still {got}, not {status}"
 
     await call_until(200)
     small = shutil.disk_usage(made.folder).total <= SMALL_DISK
     with _ballast(made.folder) if small else _file_limit(made) as how:
-        await call_until(503)
-        for _ in range(5):
-            assert await call() == 503
+        await call_until(503, IN_A_ROW)
     refused = len(codes)
     await call_until(200)
-    return {
+    told = {
         "how": how,
         "refused": refused,
         "codes": sorted({f"{status} {code}" for status, code in codes}),
         "recovered": True,
-        "answered": answered,
     }
+    return told, answered
 
 
 @contextlib.contextmanager

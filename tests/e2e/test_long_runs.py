@@ -29,6 +29,17 @@ async def test_killed_at_random_under_calls(tmp_path):
     assert seen["disk"]["codes"] == ["503 journal_full"]
 
 
+async def test_workers_and_their_parent_killed_under_calls(tmp_path):
+    """Two workers on one port: a worker's end and the validator's lose and double nothing."""
+    seen = await kill.run(
+        tmp_path, kills=3, seed=SEED, workers=2, life_s=(0.0, 0.6), of_workers={0, 2}
+    )
+    assert (seen["kills"], seen["worker_kills"]) == (1, 2)
+    assert (seen["lost"], seen["charged_twice"], seen["repeated_keys"]) == (0, 0, 0)
+    assert seen["answered"] > 20
+    assert seen["disk"]["recovered"]
+
+
 async def test_clients_that_vanish_leave_nothing(tmp_path):
     """At every stage of a call and in every way: counters at zero, descriptors as before."""
     clients = 8 * len(vanish.KINDS)
