@@ -14,12 +14,13 @@ from pydantic import ValidationError
 if __package__ in (None, ""):  # run as a script of the checkout
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from chutes_core.base.errors import ChutesError
-from chutes_core.base.latency import favour_latency
-from chutes_core.base.logs import configure_logs
-from chutes_core.base.streams import fill_standard_streams
-from chutes_core.validator.lifetime import run
-from chutes_core.validator.settings import ValidatorSettings
+if __name__ != "__mp_main__":  # the verifier's helper processes read this file and run none of it
+    from chutes_core.base.errors import ChutesError
+    from chutes_core.base.latency import favour_latency
+    from chutes_core.base.logs import configure_logs
+    from chutes_core.base.streams import fill_standard_streams
+    from chutes_core.validator.lifetime import run
+    from chutes_core.validator.settings import ValidatorSettings
 
 EXIT_REFUSED = 2
 
@@ -47,7 +48,7 @@ def main(**options: Any) -> None:
     sys.exit(uvloop.run(_main(settings)))
 
 
-async def _main(settings: ValidatorSettings) -> int:
+async def _main(settings: "ValidatorSettings") -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
