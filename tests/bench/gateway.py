@@ -31,6 +31,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Iterator
@@ -226,5 +227,6 @@ if __name__ == "__main__":
     if not shutil.which("wrk"):
         sys.exit("wrk is not on the PATH (Debian: apt install wrk)")
     wanted = _options()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("stopped"))  # children end with us
     made = run(wanted)
     print(json.dumps(made, indent=1) if wanted.json else table(made))
