@@ -26,7 +26,8 @@ from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.exchange import Exchange, Piece
 from chutes_core.runner.link import Link
 from chutes_core.runner.orders import parse
-from chutes_core.runner.websockets import Passthrough, Websocket
+from chutes_core.runner.passthrough import Passthrough
+from chutes_core.runner.websockets import Websocket
 from chutes_core.wire.call import CallEnd, CallHead
 from chutes_core.wire.frames import BODY_CHUNK_BYTES, Frame, FrameKind
 

@@ -22,7 +22,7 @@ from chutes_core.runner.asgi import Receive, Scope, Send
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor, Service
 from chutes_core.runner.jobs import Job
-from chutes_core.runner.websockets import passthroughs
+from chutes_core.runner.passthrough import passthroughs
 from chutes_core.wire.launch import CordRoute, Started, StartOrder
 
 MAX_TRACE = 4000

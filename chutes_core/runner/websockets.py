@@ -1,53 +1,30 @@
 """A call that becomes a websocket: the chute's own server answers its handshake, then bytes go.
 
-Path: executor (CALL with ``upgrade``) -> here -> 127.0.0.1, the port of a passthrough cord, and
-back. Runs on the session's loop: no code of the user's is on the way. Invariants: only the port and
-path that a passthrough cord declares are dialled, on loopback; no byte of the caller's goes there
-before its 101; the call gives its slot back before its END leaves, and exactly once.
+Path: executor (CALL with ``upgrade``) -> here -> passthrough.py (127.0.0.1, the port of a
+passthrough cord), and back. Runs on the session's loop: no code of the user's is on the way.
+Invariants: only the port and path that a passthrough cord declares are dialled, on loopback; no
+byte of the caller's goes there before its 101; the call gives its slot back before its END leaves,
+and exactly once.
 """
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ProtocolError, Unavailable
-from chutes_core.runner.asgi import HOP_BY_HOP, response_head
+from chutes_core.runner.asgi import response_head
 from chutes_core.runner.link import Link
-from chutes_core.wire.bridge import PIECE_BYTES, carry
-from chutes_core.wire.call import HEADER_INVOCATION, SWITCHING, WEBSOCKET, CallEnd, CallHead
+from chutes_core.runner.passthrough import LOOPBACK, Answer, Nonsense, Passthrough, ServerEnd, ask
+from chutes_core.wire.bridge import carry
+from chutes_core.wire.call import SWITCHING, CallEnd, CallHead
 from chutes_core.wire.frames import BODY_CHUNK_BYTES, FrameKind
 from chutes_core.wire.sealed_end import SealedEnd
-
-if TYPE_CHECKING:
-    import h11
 
 DIAL_S = 10.0
 HANDSHAKE_S = 60.0
 IDLE_S = 1800.0  # the validator's limit is shorter; this one is for when it forgets
-MAX_HEAD_BYTES = 64 * 1024
-MAX_REFUSAL_BYTES = 1024 * 1024  # of the body of an answer that is no 101
-LOOPBACK = "127.0.0.1"
-
-
-@dataclass(frozen=True)
-class Passthrough:
-    """Where a passthrough cord leads: a server of the chute's own, and headers that it gets."""
-
-    port: int
-    path: str
-    headers: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What the server said to the handshake; ``rest`` is its body, or what follows a 101."""
-
-    status: int
-    headers: tuple[tuple[bytes, bytes], ...]
-    rest: bytes
 
 
 class Websocket:
@@ -127,9 +104,9 @@ class Websocket:
         finally:
             server.abort()
 
-    async def _handshake(self, way: Passthrough, server: "ServerEnd") -> Answer | None:
+    async def _handshake(self, way: Passthrough, server: ServerEnd) -> Answer | None:
         """Return the server's answer; None where there is none, and all is said."""
-        asking = asyncio.ensure_future(_ask(self._head, way, server))
+        asking = asyncio.ensure_future(ask(self._head, way, server))
         speaking = asyncio.ensure_future(self._link.peek())
         leaving = asyncio.ensure_future(self._left.wait())
         tasks: tuple[asyncio.Future[Any], ...] = (asking, speaking, leaving)
@@ -143,13 +120,13 @@ class Websocket:
                 await self._unreachable(way)
             elif speaking.result() is not None:
                 raise ProtocolError("unexpected_frame", "a frame before the websocket has begun")
-        except _Nonsense as error:
+        except Nonsense as error:
             await self._link.send_error(ProtocolError("bad_response", str(error)))
         finally:
             await _end(tasks)
         return None
 
-    async def _pass_on(self, answer: Answer, server: "ServerEnd") -> None:
+    async def _pass_on(self, answer: Answer, server: ServerEnd) -> None:
         head = response_head(answer.status, answer.headers)
         start = (FrameKind.RESPONSE, head.model_dump_json().encode())
         rest = [
@@ -179,51 +156,6 @@ class Websocket:
         await self._link.send(start, (FrameKind.BODY, body), self._ending())
 
 
-class ServerEnd:
-    """The chute's own server, as an end of a bridge: however its connection ends, that is its end.
-
-    What is sent to one that takes nothing more is dropped, for its END is on its way.
-    """
-
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
-        self._ended = False
-
-    async def receive(self) -> bytes | None:
-        """Return what came; None once, at the connection's end."""
-        if self._ended:
-            await asyncio.Event().wait()
-        try:
-            data = await self._reader.read(PIECE_BYTES)
-        except OSError:
-            data = b""
-        self._ended = not data
-        return data or None
-
-    async def send(self, data: bytes) -> None:
-        """Write it, unless nobody takes it any more."""
-        if self._ended or self._writer.is_closing():
-            return
-        try:
-            self._writer.write(data)
-            await self._writer.drain()
-        except OSError:
-            return
-
-    async def send_end(self) -> None:
-        """Close: who called sends no more, which no websocket goes on after."""
-        self.close()
-
-    def close(self) -> None:
-        """Close once what was sent has left."""
-        self._writer.close()
-
-    def abort(self) -> None:
-        """Cut the connection, unless it is closed."""
-        self._writer.transport.abort()
-
-
 class _CallEnd(SealedEnd):
     """The caller; told of the end by ``ending``, which frees the slot."""
 
@@ -235,108 +167,6 @@ class _CallEnd(SealedEnd):
     async def send_end(self) -> None:
         """End the call."""
         await self._sending.send(self._ending())
-
-
-class _Nonsense(Exception):
-    """The server's answer is no HTTP, or no websocket's."""
-
-
-class PassthroughCord(Protocol):
-    """What is read of a cord here."""
-
-    @property
-    def passthrough(self) -> bool: ...  # noqa: D102 # as sdk/cord says
-    @property
-    def passthrough_path(self) -> str: ...  # noqa: D102
-    @property
-    def passthrough_port(self) -> int | None: ...  # noqa: D102
-    @property
-    def public_api_path(self) -> str | None: ...  # noqa: D102
-    @property
-    def public_api_method(self) -> str | None: ...  # noqa: D102
-
-
-def passthroughs(
-    cords: Iterable[PassthroughCord], headers: Mapping[str, str]
-) -> dict[str, Passthrough]:
-    """Return by public path where those cords lead that a handshake can reach: GET, passthrough."""
-    return {
-        cord.public_api_path: Passthrough(cord.passthrough_port, cord.passthrough_path, headers)
-        for cord in cords
-        if cord.passthrough
-        and cord.passthrough_port is not None
-        and cord.public_api_path is not None
-        and cord.public_api_method == "GET"
-    }
-
-
-async def _ask(head: CallHead, way: Passthrough, server: ServerEnd) -> Answer:
-    """Send the handshake to the chute's server and return what it says.
-
-    Raises:
-        _Nonsense: it is no HTTP, too long, or of status 101 and no websocket's.
-    """
-    import h11  # only chutes with passthrough cords pay for it
-
-    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=MAX_HEAD_BYTES)
-    try:
-        request = h11.Request(method="GET", target=_target(head, way), headers=_headers(head, way))
-        await server.send((http.send(request) or b"") + (http.send(h11.EndOfMessage()) or b""))
-        return await _answer(http, server)
-    except h11.ProtocolError as error:
-        raise _Nonsense(f"the chute's own server broke HTTP: {error}") from error
-
-
-async def _answer(http: "h11.Connection", server: ServerEnd) -> Answer:
-    import h11
-
-    said: h11.Response | None = None
-    body = bytearray()
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            http.receive_data(await server.receive() or b"")
-        elif isinstance(event, h11.InformationalResponse):
-            if event.status_code == SWITCHING:
-                return _switched(event, http.trailing_data[0])
-        elif isinstance(event, h11.Response):
-            said = event
-        elif isinstance(event, h11.Data):
-            body += event.data
-            if len(body) > MAX_REFUSAL_BYTES:
-                raise _Nonsense(f"a refusal has at most {MAX_REFUSAL_BYTES} bytes")
-        elif isinstance(event, h11.EndOfMessage) and said is not None:
-            length = (b"content-length", str(len(body)).encode())
-            kept = (pair for pair in said.headers if pair[0] != length[0])
-            return Answer(said.status_code, (*kept, length), bytes(body))
-        else:
-            raise _Nonsense("the chute's own server ended before its answer did")
-
-
-def _switched(event: "h11.InformationalResponse", rest: bytes) -> Answer:
-    headers = tuple(event.headers)
-    if dict(headers).get(b"upgrade", b"").strip().lower() != WEBSOCKET.encode():
-        raise _Nonsense("the chute's own server switched to something that is no websocket")
-    return Answer(SWITCHING, headers, rest)
-
-
-def _target(head: CallHead, way: Passthrough) -> str:
-    return f"{way.path}?{head.query}" if head.query else way.path
-
-
-def _headers(head: CallHead, way: Passthrough) -> list[tuple[str, str]]:
-    """Return the handshake's headers: the caller's, the chute's own, and those of this hop."""
-    own = {name.lower(): value for name, value in way.headers.items()}
-    hop = {
-        "host": f"{LOOPBACK}:{way.port}",
-        "connection": "Upgrade",
-        "upgrade": WEBSOCKET,
-        HEADER_INVOCATION: head.invocation_id,
-    }
-    ours = HOP_BY_HOP | own.keys() | hop.keys() | {"content-length"}
-    kept = [(name, value) for name, value in head.headers if name.lower() not in ours]
-    mine = [(name, value) for name, value in own.items() if name not in HOP_BY_HOP | hop.keys()]
-    return [*hop.items(), *kept, *mine]
 
 
 async def _end(tasks: "Iterable[asyncio.Future[Any]]") -> None:

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from websocket_stand_in import PATIENCE_S, Ran, handshake, socket_house, switching
 
-from chutes_core.runner.websockets import Passthrough
+from chutes_core.runner.passthrough import Passthrough
 
 # A piece is so many times this text: short ones, and some that are more than a frame carries.
 CHUNKS = st.lists(

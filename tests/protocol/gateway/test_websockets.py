@@ -17,7 +17,7 @@ from websocket_stand_in import (
 )
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from chutes_core.runner.websockets import Passthrough
+from chutes_core.runner.passthrough import Passthrough
 from chutes_core.validator.domain.accounts import Scope
 from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.gateway.limits import GatewayLimits

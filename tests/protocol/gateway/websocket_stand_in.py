@@ -25,7 +25,7 @@ from chutes_core.base.errors import ChutesError
 from chutes_core.runner.chute_loop import ChuteLoop
 from chutes_core.runner.executor import Executor, Service
 from chutes_core.runner.link import Link
-from chutes_core.runner.websockets import Passthrough
+from chutes_core.runner.passthrough import Passthrough
 from chutes_core.validator.domain.invocations import Invocation
 from chutes_core.validator.domain.snapshot import ChuteView
 from chutes_core.validator.gateway.gateway import Gateway

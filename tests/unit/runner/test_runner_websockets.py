@@ -8,9 +8,9 @@ import pytest
 
 from chutes_core.base.clock import SystemClock
 from chutes_core.base.errors import ProtocolError
-from chutes_core.runner import websockets
+from chutes_core.runner import passthrough, websockets
 from chutes_core.runner.executor import Executor, Service
-from chutes_core.runner.websockets import Passthrough, passthroughs
+from chutes_core.runner.passthrough import Passthrough, passthroughs
 from chutes_core.wire.frames import Frame, FrameKind
 
 PATIENCE_S = 60.0
@@ -183,7 +183,7 @@ async def test_nonsense_is_the_chutes_fault(run, server, answer):
 
 async def test_too_long_a_refusal_is_none(run, server, monkeypatch):
     """Its body is bounded."""
-    monkeypatch.setattr(websockets, "MAX_REFUSAL_BYTES", 10)
+    monkeypatch.setattr(passthrough, "MAX_REFUSAL_BYTES", 10)
     link = run()
     await asyncio.wait_for(server.heard, PATIENCE_S)
     server.writer.write(b"HTTP/1.1 403 No\r\nContent-Length: 11\r\n\r\n" + bytes(11))
@@ -194,7 +194,7 @@ async def test_too_long_a_head_is_none(run, server):
     """So is its head."""
     link = run()
     await asyncio.wait_for(server.heard, PATIENCE_S)
-    line = b"a" * (websockets.MAX_HEAD_BYTES + 1)
+    line = b"a" * (passthrough.MAX_HEAD_BYTES + 1)
     server.writer.write(b"HTTP/1.1 101 Switching\r\nX-Long: " + line)
     assert await link.hears() == ("ERROR", "bad_response")
 
