@@ -12,6 +12,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from chutes_core.validator.domain.accounts import ApiKey
+from chutes_core.validator.domain.money import Rate
 from chutes_core.validator.domain.snapshot import (
     AliasView,
     ChuteView,
@@ -73,6 +74,8 @@ def _changed(name: str, before: Mapping[str, Any], change: Mapping[str, Any]) ->
 def _read(name: str, value: Any) -> Any:
     if name == "instances":
         return tuple(_instance(one) for one in value)
+    if name == "chutes":
+        value = value | {"rate": Rate(**value["rate"])}  # pydantic makes none of a compiled class
     reader = _READ.get(name)
     return value if reader is None else reader.validate_python(value)
 

@@ -70,8 +70,12 @@ class Setup:
 
 
 def read_setup(told: Mapping[str, Any]) -> Setup:
-    """Return what the main process told."""
-    return TypeAdapter(Setup).validate_python(dict(told))
+    """Return what the main process told.
+
+    The limits are made here: pydantic cannot make objects of compiled classes.
+    """
+    limits = {"limits": GatewayLimits(**told["limits"]), "http": HttpLimits(**told["http"])}
+    return TypeAdapter(Setup).validate_python(dict(told) | limits)
 
 
 def tls_context(certificate: str | None, key: str | None) -> ssl.SSLContext | None:
