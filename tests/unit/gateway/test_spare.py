@@ -8,7 +8,7 @@ import pytest
 
 from chutes_core.base.clock import ManualClock
 from chutes_core.base.errors import Unavailable
-from chutes_core.validator.gateway.journal import Journal
+from chutes_core.validator.gateway.journal import PAGE_BYTES, Journal
 from chutes_core.validator.gateway.records import scan
 from chutes_core.validator.gateway.spare import Spare
 
@@ -181,25 +181,26 @@ def test_a_restart_goes_on_in_the_room_that_is_there(tmp_path: Path, invocation,
 
 
 def test_a_later_record_behind_a_hole_is_cut_off_and_never_read(tmp_path: Path, invocation, spare):
-    """A power cut that keeps a later page only: what it left cannot follow a new record."""
+    """A power cut that keeps later pages only: what they hold cannot follow a new record."""
+    spare.size = 3 * PAGE_BYTES
     journal = Journal(tmp_path, "w", segment_bytes=ROOM, spare=spare)
     spare.make()
-    room = written(tmp_path, journal, invocation, 3)
-    kept = journal.last_sequence - 2
+    room = written(tmp_path, journal, invocation, 20)
+    kept = journal.last_sequence - 19
     journal.close()
     data = room.read_bytes()
-    first, second, third = scan(data, kept)
-    assert second.end - first.end == third.end - second.end
+    first, second, *_, last = scan(data, kept)
+    assert last.end > first.end + PAGE_BYTES
     hole = bytes(second.end - first.end)
     room.write_bytes(data[: first.end] + hole + data[second.end :])
     again = Journal(tmp_path, "w")
     assert again.last_sequence == kept
-    assert again.torn_bytes == third.end - first.end
-    assert again.append(invocation()) == kept + 1  # as long as what it takes the place of
+    assert again.torn_bytes == last.end - first.end
+    assert again.append(invocation()) == kept + 1
     again.close()
-    last = Journal(tmp_path, "w")
-    assert (last.last_sequence, last.torn_bytes) == (kept + 1, 0)
-    last.close()
+    third = Journal(tmp_path, "w")
+    assert (third.last_sequence, third.torn_bytes) == (kept + 1, 0)
+    third.close()
 
 
 def test_a_write_that_is_taken_back_leaves_no_later_record(tmp_path: Path, invocation, spare):
