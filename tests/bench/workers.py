@@ -9,9 +9,9 @@ printed and marked. Every call is admitted, held, sealed, journalled and settled
 A ratio of throughputs says something only where the gateway's processes are what is full: so each
 row tells how busy each of them was (1.0: all of its core), the main process, the origins and wrk,
 and which share of the calls each worker had (the kernel gives connections out unevenly; each
-worker has the same number of them at every count, on average). ``settled`` is which part of the
-calls was in the ledger by the end of the load: the main process has one core's worth of it. wrk is
-found on the PATH (Debian: wrk). Nothing is asserted.
+worker has the same number of them at every count, on average). The main process settles as fast as
+it can; what it has not settled when the load ends stays in the journals. wrk is found on the PATH
+(Debian: wrk). Nothing is asserted.
 
     python tests/bench/workers.py [--workers 0 1 2 4 8] [--seconds S] [--rounds N] [--json]
 """
@@ -79,10 +79,6 @@ class Target:
         if self.house is None:
             return [0]
         return [one.journal.reported or 0 for one in self.house.members()]
-
-    def settled(self) -> int:
-        """Return how many calls are in the ledger."""
-        return 0 if self.house is None else sum(self.house.world.drained.values())
 
     def cpu_s(self) -> dict[str, list[float]]:
         """Return the CPU time of everything but wrk so far."""
@@ -217,7 +213,6 @@ async def span(target: Target, seconds: float, threads: int) -> dict[str, object
     """Load for so long; return throughput, CPU time a call, and who was how busy."""
     loop = asyncio.get_running_loop()
     before, counted, begun = target.cpu_s(), target.sequences(), loop.time()
-    settled = target.settled()
     answered = await load(target, seconds, threads)
     took_s = loop.time() - begun
     after = target.cpu_s()
@@ -231,7 +226,6 @@ async def span(target: Target, seconds: float, threads: int) -> dict[str, object
         "cpu_us": round(sum(used["gateway"]) / max(1, answered) * 1e6, 1),
         "busy": {name: [round(one / took_s, 2) for one in each] for name, each in used.items()},
         "shares": [round(one / max(1, sum(calls)), 3) for one in calls],
-        "settled": round((target.settled() - settled) / max(1, sum(calls)), 2),
     }
 
 
@@ -261,7 +255,6 @@ def row(workers: int, spans: list[dict[str, object]]) -> dict[str, object]:
         "enough_cores": cores_of(max(1, workers))[2],
         "busy": middle["busy"],
         "shares": middle["shares"],
-        "settled": middle["settled"],
     }
 
 
@@ -287,7 +280,7 @@ async def main(options: argparse.Namespace) -> dict[str, object]:
 
 
 def table(result: dict) -> str:
-    lines = [f"{'workers':>8}{'requests/s':>12}{'ratio':>8}{'CPU us':>8}  busy, shares, settled"]
+    lines = [f"{'workers':>8}{'requests/s':>12}{'ratio':>8}{'CPU us':>8}  busy, shares"]
     for one in result["rows"]:
         busy = " ".join(f"{name} {_shown(each)}" for name, each in one["busy"].items())
         if not one["enough_cores"]:
@@ -295,7 +288,7 @@ def table(result: dict) -> str:
             busy += f"  {cores} cores are needed, {result['cores']} are here: no scaling"
         lines.append(
             f"{one['workers'] or 'none':>8}{one['requests_per_s']:>12}{one['ratio']:>8.2f}"
-            f"{one['cpu_us']:>8.1f}  {busy}; {_shown(one['shares'])}; {one['settled']}"
+            f"{one['cpu_us']:>8.1f}  {busy}; {_shown(one['shares'])}"
         )
     return "\n".join(lines)
 
