@@ -23,6 +23,7 @@ SEEDS = (
     b"POST /a HTTP/1.1\r\nHost: x\r\nX-Api-Key: k\r\nContent-Length: 5\r\n\r\nhello",
     b"POST /c HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
     b"GET /b HTTP/1.1\r\nHost: x\r\n\r\n" * 3,
+    b"POST /e HTTP/1.1\r\nHost:x\r\nConnection: Upgrade\r\nUpgrade:a\r\nContent-Length: 1\r\n\r\nb",
     b"POST /d HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
     b"GET /e HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x82\x01a",
 )

@@ -1,11 +1,12 @@
 """A head that is known is not parsed again, and nothing else changes by that."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from chutes_core.validator.gateway.plane.reader import MAX_HEADS, Heads, Reader, Refused
 from chutes_core.validator.gateway.plane.request import Request
-from chutes_core.wire.http_server import HttpLimits
+from chutes_core.wire.http_server import MALFORMED, HttpLimits
 
 LIMITS = HttpLimits()
 REQUESTS = [
@@ -108,3 +109,23 @@ def test_a_refused_connection_uses_no_known_head() -> None:
     assert reader.known(REQUESTS[0]) is not None
     reader.refusal = object()  # type: ignore[assignment]
     assert reader.known(REQUESTS[0]) is None
+
+
+@pytest.mark.parametrize("protocol", ["websocket", "h2c", "chutes-stream", "fk"])
+@pytest.mark.parametrize(
+    "framed", [b"Content-Length: 5\r\n\r\nhello", b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n"]
+)
+def test_a_wish_for_another_protocol_with_a_body_is_refused(protocol: str, framed: bytes) -> None:
+    """The parser would take the body for the other protocol's bytes, and the call be without it."""
+    head = b"POST /a HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: %b\r\n"
+    request = head % protocol.encode() + framed
+    assert read([request], Heads()) == [MALFORMED.code]
+    assert read([request[:40], request[40:]], None) == [MALFORMED.code]
+
+
+def test_a_body_beside_an_upgrade_that_is_not_asked_for_is_read() -> None:
+    """Without Connection: Upgrade the header asks for nothing, and the body is whole."""
+    data = b"POST /a HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello"
+    found: list[Request] = []
+    Reader(LIMITS, Heads(), found.append).feed(data)
+    assert [(request.body(), request.complete) for request in found] == [(b"hello", True)]

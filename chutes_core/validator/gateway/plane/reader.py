@@ -24,6 +24,7 @@ from chutes_core.wire.http_server import HEAD_TOO_LARGE, MALFORMED, HttpLimits, 
 MAX_HEADS: Final = 1024
 MAX_HEAD_BYTES: Final = 4096  # of one that is remembered
 _END: Final = b"\r\n\r\n"
+_CODING: Final = b"transfer-encoding"
 
 
 class Refused(Exception):
@@ -188,6 +189,9 @@ class Reader:
         shape = self._shape = self._shape_of_head()
         keep_alive = self._parser.should_keep_alive()
         switches = bool(shape.upgrade) and self._parser.should_upgrade()
+        if switches and self._has_body(shape):
+            self.refusal = MALFORMED  # the parser would take its body for another protocol's bytes
+            raise Refused
         if shape.upgrade and shape.asks_for_websocket:
             keep_alive = False  # a handshake, sound or not, is a connection's last request
         request = Request(shape, length=self._length, keep_alive=keep_alive, switches=switches)
@@ -231,6 +235,9 @@ class Reader:
         except Malformed as error:
             self.refusal = MALFORMED
             raise Refused from error
+
+    def _has_body(self, shape: Shape) -> bool:
+        return bool(self._length) or any(name == _CODING for name, _ in shape.headers)
 
     def _add(self, size: int) -> None:
         self._got_on = True
