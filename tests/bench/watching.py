@@ -43,7 +43,7 @@ def held_by(pid: int, at_s: float, *, port: int, instances: Collection[int]) -> 
         at_s: the sample's time.
         port: its public one: sockets accepted there are ``callers``.
         instances: ports of the instances: sockets connected there are ``links``. All other
-            descriptors are ``own_fds``.
+            descriptors are ``own_fds``, but for the journal's next segment, which is there or not.
     """
     rss = fds = threads = processes = 0
     sockets: set[str] = set()
@@ -54,7 +54,7 @@ def held_by(pid: int, at_s: float, *, port: int, instances: Collection[int]) -> 
             own = int((place / "statm").read_text().split()[1]) * PAGE_BYTES
             rss += own
             rss_of["main" if each == pid else f"child {processes}"] = own
-            fds += len(os.listdir(place / "fd"))
+            fds += len([one for one in (place / "fd").iterdir() if not _made_ahead(one)])
             threads += len(os.listdir(place / "task"))
             processes += 1
             sockets |= sockets_of(each)
@@ -64,6 +64,13 @@ def held_by(pid: int, at_s: float, *, port: int, instances: Collection[int]) -> 
             callers += local == port
             links += remote in instances
     return Held(at_s, rss, fds - callers - links, callers, links, threads, processes, rss_of)
+
+
+def _made_ahead(link: Path) -> bool:
+    """Tell whether a descriptor is the room that a journal made ahead (gateway/spare.py)."""
+    with suppress(OSError):
+        return os.readlink(link).endswith("/spare")
+    return False
 
 
 def listeners(port: int) -> set[str]:
