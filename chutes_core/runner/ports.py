@@ -6,14 +6,16 @@ job, a moment after it, and with the validator's connection.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 
 import anyio
 
 from chutes_core.base.errors import ChutesError, Conflict, Exhausted, NotFound, Unavailable
+from chutes_core.runner.job_socket import LINGER_S, dial
 from chutes_core.runner.jobs import DeclaredPort, JobDesk
 from chutes_core.runner.link import Link
-from chutes_core.wire.bridge import Ended, SocketEnd, carry
+from chutes_core.wire.bridge import Ended, carry
 from chutes_core.wire.frames import FrameKind
 from chutes_core.wire.job import PortOrder
 from chutes_core.wire.sealed_end import SealedEnd
@@ -65,22 +67,24 @@ class PortDesk:
     async def _connect(self, link: Link, port: int, over: asyncio.Event) -> bool:
         try:
             with anyio.fail_after(DIAL_S):
-                reader, writer = await asyncio.open_connection(LOOPBACK, port)
+                job = await dial(LOOPBACK, port)
         except OSError:  # TimeoutError is one
             refusal = Unavailable("port_not_listening", f"nothing listens on port {port} yet")
             await link.send_error(refusal)
             return False
-        job = SocketEnd(reader, writer)
         try:
             await link.send((FrameKind.OK, b""))
-            ended = await carry(
-                SealedEnd(link, link.next_frame), job, idle_s=IDLE_S, closed=_soon_after(over)
-            )
+            ended = await carry(_Patient(link), job, idle_s=IDLE_S, closed=_soon_after(over))
         except BaseException:
             job.abort()
+            link.abort()
             raise
         if ended is Ended.WHOLE:
-            await job.close()
+            job.close()
+        elif job.lost:
+            await _part(link)
+        else:
+            link.abort()
         return True
 
     def _find(self, order: PortOrder) -> tuple[int, asyncio.Event]:
@@ -96,6 +100,28 @@ def _number(declared: Sequence[DeclaredPort], name: str) -> int:
         if one.name == name and one.proto in _CARRIED:
             return one.port
     raise NotFound("no_such_port", f"the job declares no port {name!r} that is carried")
+
+
+class _Patient(SealedEnd):
+    """The validator's side, which is not cut by the bridge but by whoever made it."""
+
+    def __init__(self, link: Link) -> None:
+        super().__init__(link, link.next_frame)
+
+    def abort(self) -> None:
+        """Leave it as it is."""
+
+
+async def _part(link: Link) -> None:
+    """Say that the job's side is cut, behind all that it sent, and wait for the validator to go.
+
+    Cut at once, what is on its way would be lost with it: the validator may be sending still.
+    """
+    with anyio.move_on_after(LINGER_S), contextlib.suppress(ChutesError):
+        await link.send_error(Unavailable("connection_lost", "the job's connection was cut"))
+        while await link.next_frame() is not None:
+            continue
+    link.abort()
 
 
 async def _soon_after(over: asyncio.Event) -> None:

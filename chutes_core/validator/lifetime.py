@@ -16,6 +16,7 @@ from loguru import logger
 from chutes_core.base.clock import SystemClock
 from chutes_core.base.compiled import check
 from chutes_core.base.errors import Conflict, Forbidden, Unavailable
+from chutes_core.base.latency import leave_alone
 from chutes_core.base.loops import Loops
 from chutes_core.chain.client import ChainClient
 from chutes_core.chain.keys import load_neuron_keys
@@ -68,6 +69,7 @@ async def _live(validator: Validator, sock: socket.socket, stop: asyncio.Event) 
     task: asyncio.Task[None] | None = None
     try:
         await _begin(validator)
+        leave_alone()
         metrics.open()
         task = asyncio.create_task(serving.serve(sockets=[sock]))
         start_loops(loops, validator)

@@ -88,6 +88,10 @@ class Handler(BaseHTTPRequestHandler):
                 ends.set()
 
     def do_POST(self):
+        if self.path == "/early":
+            self.close_connection = True
+            self.answer(b"enough")
+            return
         if "chunked" in self.headers.get("Transfer-Encoding", ""):
             body = b""
             while size := int(self.rfile.readline(), 16):
@@ -372,6 +376,15 @@ async def test_an_answer_that_can_be_read_in_two_ways_or_in_none_is_502(
         answer = await made.http.get(f"{made.web}{path}")
         assert (answer.status_code, answer.json()["code"]) == (502, code)
         assert answer.json()["hint"]
+
+
+async def test_an_answer_before_the_upload_has_ended_is_heard(runner, tmp_path):
+    """The job's server has read nothing and closed; its caller is told what it said."""
+    async with house(runner, tmp_path) as made:
+        for _ in range(5):
+            answer = await made.http.post(f"{made.web}/early", content=bytes(5_000_000))
+            assert (answer.status_code, answer.content) == (200, b"enough"), answer.text
+        await gone(lambda: made.reach.ways == 0)
 
 
 async def test_an_answer_that_breaks_off_looks_broken_off(runner, tmp_path):

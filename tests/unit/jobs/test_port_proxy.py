@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chutes_core.base.errors import ChutesError
+from chutes_core.base.errors import ChutesError, Unavailable
 from chutes_core.validator.jobs.ports.proxy import (
     MAX_HEAD_BYTES,
     PortRequest,
@@ -195,6 +195,46 @@ async def test_an_answer_before_the_body_has_ended_is_passed_on():
     request = asked("POST", headers=((b"content-length", b"10"),))
     assert await proxied(server, caller, request)
     assert caller.status == 403
+
+
+class Hasty(Server):
+    """Takes so much, is gone for whoever sends more, and only then is its answer read."""
+
+    def __init__(self, *says, takes):
+        super().__init__(*says)
+        self.takes = takes
+        self.gone = asyncio.Event()
+
+    async def receive(self):
+        await self.gone.wait()
+        for _ in range(20):  # long after the sender has heard of it
+            await asyncio.sleep(0)
+        return await super().receive()
+
+    async def send(self, data):
+        await super().send(data)
+        if len(self.seen) > self.takes:
+            self.gone.set()
+            raise Unavailable("connection_lost", "the peer closed the connection")
+
+
+async def test_an_answer_of_a_server_that_has_closed_is_passed_on():
+    """What it takes no more of is dropped; the answer that it gave before counts."""
+    caller = Caller(*[b"a" * 1000] * 9)
+    caller.slow = True
+    server = Hasty(b"HTTP/1.1 413 No\r\nContent-Length: 4\r\n\r\n", b"long", takes=3000)
+    request = asked("POST", headers=((b"content-length", b"10000"),))
+    assert await proxied(server, caller, request)
+    assert (caller.status, caller.body) == (413, b"long")
+
+
+async def test_a_server_that_has_closed_without_an_answer_is_502():
+    """As if nobody had sent."""
+    caller = Caller(*[b"a" * 1000] * 9)
+    request = asked("POST", headers=((b"content-length", b"9000"),))
+    with pytest.raises(ChutesError) as refused:
+        await proxied(Hasty(takes=3000), caller, request)
+    assert (refused.value.code, caller.messages) == ("job_answer_cut", [])
 
 
 async def test_a_caller_who_leaves_ends_it():

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from chutes_core.base.errors import Conflict
-from chutes_core.runner import ports
+from chutes_core.runner import job_socket, ports
 from chutes_core.runner.ports import PortDesk
-from chutes_core.wire.frames import FrameKind
+from chutes_core.wire.frames import Frame, FrameKind
 from chutes_core.wire.job import PortOrder
 
 JOB_ID = "00000000-0000-4000-8000-000000000001"
@@ -105,3 +105,65 @@ async def test_a_connection_ends_a_moment_after_its_job(served, monkeypatch):
     late = Link()
     assert not await desk.serve(late, ORDER)
     assert late.told == ["job_not_running"]
+
+
+ANSWER = bytes(range(256)) * 64  # less than what is on its way at once
+
+
+@pytest.fixture
+async def hasty():
+    """A server that answers at the first byte and closes, with what still comes left unread."""
+
+    async def accepted(reader, writer):
+        await reader.readexactly(1)
+        writer.write(ANSWER)
+        writer.close()
+
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    yield server.sockets[0].getsockname()[1]
+    server.close()
+
+
+class Uploading(Link):
+    """A validator whose caller sends on and on, until the answer's end has come, and a bit more."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = 5
+        self.parted = asyncio.Event()
+
+    async def send_error(self, error):
+        await super().send_error(error)
+        self.parted.set()
+
+    async def send(self, *frames):
+        await super().send(*frames)
+        if frames[-1][0] is FrameKind.END:
+            self.parted.set()
+
+    async def next_frame(self):
+        await asyncio.sleep(0)
+        if self.parted.is_set():
+            self.more -= 1
+        return Frame(FrameKind.BODY, bytes(60_000)) if self.more else None
+
+
+@pytest.mark.parametrize("attempt", range(5))
+async def test_an_answer_before_the_upload_has_ended_arrives_whole(hasty, attempt):
+    """Its server has closed; all it said leaves before its end, or the cut, is told."""
+    link = Uploading()
+    assert await asyncio.wait_for(PortDesk(Jobs(hasty)).serve(link, ORDER), 60)
+    bodies = [frame[1] for frame in link.told if frame[0] is FrameKind.BODY]
+    assert b"".join(bodies) == ANSWER
+    assert link.told[-1] in ((FrameKind.END, b""), "connection_lost")
+    assert (link.more, link.aborted) == (0, True)
+
+
+async def test_a_caller_who_never_stops_sending_to_a_job_that_is_gone_is_cut(hasty, monkeypatch):
+    """After a while in which the answer may be read."""
+    monkeypatch.setattr(job_socket, "LINGER_S", 0.0)
+    monkeypatch.setattr(ports, "LINGER_S", 0.01)
+    link = Uploading()
+    link.more = 10**9
+    assert await asyncio.wait_for(PortDesk(Jobs(hasty)).serve(link, ORDER), 60)
+    assert link.aborted

@@ -123,6 +123,7 @@ class Proxy:
         self._moved_at = self._now()
         self._begun = False
         self._ended = False  # the job's server sends no more
+        self._deaf = False  # it takes no more
 
     async def run(
         self, receive: Receive, send: Send, *, closed: Awaitable[object] | None = None
@@ -177,7 +178,11 @@ class Proxy:
                 raise _cut()
 
     async def _upwards(self, receive: Receive) -> None:
-        """Send the request; then return when the caller leaves."""
+        """Send the request; then return when the caller leaves.
+
+        A job's server may answer before it has read all, and close: what cannot be sent any more is
+        dropped, and whether there is an answer is for the other direction to say.
+        """
         http = self._http
         await self._put(http.send(self._request))
         size, more = 0, True
@@ -218,8 +223,11 @@ class Proxy:
         await self._put(data)
 
     async def _put(self, data: bytes | None) -> None:
-        if data:
-            await self._end.send(data)
+        if data and not self._deaf:
+            try:
+                await self._end.send(data)
+            except ChutesError:
+                self._deaf = True
             self._moved_at = self._now()
 
     async def _downwards(self, send: Send) -> None:
