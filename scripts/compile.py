@@ -9,7 +9,7 @@ Exit codes: 0 done, 1 failed or stale, 3 this machine lacks what a build needs (
 It takes a minute and a C compiler (Debian: gcc) and is optional: without it the same modules run
 interpreted. A change of one of them asks for another build; a validator does not start on modules
 that are not those of its sources (chutes_core/base/compiled.py). Nothing is written but extension
-modules, their record and a temporary folder; a build that fails leaves the sources' form.
+modules, their record and a temporary folder; a build that fails changes nothing.
 """
 
 import argparse
@@ -65,18 +65,16 @@ def main() -> int:
     given = parser.parse_args()
     if given.check:
         return _check()
-    remove()
-    return 0 if given.remove else _build()
+    if given.remove:
+        remove()
+        return 0
+    return _build()
 
 
 def remove() -> None:
-    """Delete the extension modules, of whatever interpreter, and last their record."""
-    for name in SOURCES:
-        source = compiled.PACKAGE / name
-        for found in source.parent.glob(f"{source.stem}.*.so"):
-            found.unlink()
-    for found in compiled.PACKAGE.glob("compiled__mypyc.*.so"):
-        found.unlink()
+    """Delete all extension modules, of whatever interpreter, and last their record."""
+    for name in compiled.modules(ending=".so"):
+        (compiled.PACKAGE / name).unlink()
     (compiled.PACKAGE / compiled.RECORD).unlink(missing_ok=True)
 
 
@@ -98,13 +96,15 @@ def _build() -> int:
     with tempfile.TemporaryDirectory(prefix="chutes-compile-") as folder:
         if not _compile(Path(folder)):
             return 1
-        # The record first: what a kill leaves behind is then told as stale, never taken for whole.
-        record = {"suffix": compiled.suffix(), "sources": sources}
-        path = compiled.PACKAGE / compiled.RECORD
-        path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
         built = Path(folder) / "lib" / "chutes_core"
-        for extension in sorted(built.rglob(f"*{compiled.suffix()}")):
-            shutil.move(extension, compiled.PACKAGE / extension.relative_to(built))
+        names = compiled.modules(built)
+        remove()
+        # The record first: what a kill leaves behind is then told as stale, never taken for whole.
+        record = {"sources": sources, "modules": compiled.digests(names, built)}
+        text = json.dumps({compiled.suffix(): record}, indent=1)
+        (compiled.PACKAGE / compiled.RECORD).write_text(text + "\n", "utf-8")
+        for name in names:
+            shutil.move(built / name, compiled.PACKAGE / name)
     if not compiled.check():
         print("the compiler wrote no modules for this interpreter", file=sys.stderr)
         return 1
@@ -142,7 +142,7 @@ def _compile(folder: Path) -> bool:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         print(done.stdout[-4000:] + done.stderr[-4000:], file=sys.stderr)
-        print("nothing was changed: the modules run interpreted", file=sys.stderr)
+        print("nothing was changed", file=sys.stderr)
     return done.returncode == 0
 
 

@@ -15,4 +15,5 @@ cd "$copy"
 PYTHONPATH="$copy" CHUTES_TEST_COMPILED=1 "$python" -m pytest -n 2 -m "not interpreted" \
   tests/architecture/test_compiled.py tests/unit/gateway tests/unit/wire tests/protocol/gateway \
   tests/protocol/wire tests/property/test_journal.py tests/property/test_whole_frames.py \
-  tests/property/test_worker_leases.py tests/property/test_key_budget.py "$@"
+  tests/property/test_worker_leases.py tests/property/test_worker_rates.py \
+  tests/property/test_worker_pictures.py tests/property/test_key_budget.py "$@"

@@ -1,7 +1,7 @@
 """Whether modules of this checkout run compiled, and whether they are what their sources say.
 
-`scripts/compile.py` puts an extension module beside each of some sources, and this record of what
-they were made of; Python then imports the extensions. Invariant: a neuron whose compiled modules
+`scripts/compile.py` puts an extension module beside each of some sources, and a record of what they
+were made of and are; Python then imports the extensions. Invariant: a neuron whose compiled modules
 are not those of its sources does not start (`check`): nobody runs code that they do not see.
 """
 
@@ -23,35 +23,51 @@ def suffix() -> str:
     return str(sysconfig.get_config_var("EXT_SUFFIX"))
 
 
-def extension_of(source: Path) -> Path:
-    """Return where the compiled form of a source lies."""
-    return source.with_name(source.stem + suffix())
+def digests(names: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
+    """Return the sha256 of files, by their paths within the package."""
+    return {name: sha256((package / name).read_bytes()).hexdigest() for name in names}
 
 
-def digests(sources: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
-    """Return the sha256 of sources, by their paths within the package."""
-    return {name: sha256((package / name).read_bytes()).hexdigest() for name in sources}
+def modules(package: Path = PACKAGE, ending: str = "") -> list[str]:
+    """Return the extension modules that lie in the package, by their paths within it.
+
+    Args:
+        package: the folder of chutes_core.
+        ending: of their names; this interpreter's by default.
+    """
+    found = package.rglob(f"*{ending or suffix()}")
+    return sorted(path.relative_to(package).as_posix() for path in found)
 
 
 def check(package: Path = PACKAGE) -> bool:
-    """Tell whether modules run compiled; without a record of this interpreter's none do.
+    """Tell whether modules run compiled.
 
     Raises:
-        Conflict: ``compiled_stale``, the compiled modules are not those of the sources.
+        Conflict: ``compiled_stale``, the compiled modules are not those of the sources, or nobody
+            knows of which.
     """
-    path = package / RECORD
-    if not path.is_file():
-        return False
-    record = json.loads(path.read_text("utf-8"))
-    if record["suffix"] != suffix():
-        return False  # another interpreter's, which this one does not import
+    record = _record(package)
+    known: dict[str, str] = record["modules"]
+    if modules(package) != sorted(known):
+        raise _stale("other compiled modules lie here than were built")
     sources: dict[str, str] = record["sources"]
-    there = all((package / name).is_file() for name in sources)
-    if not there or digests(sources, package) != sources:
+    if not all((package / name).is_file() for name in sources):
+        raise _stale("sources are gone since they were compiled")
+    if digests(sources, package) != sources:
         raise _stale("sources have changed since they were compiled")
-    if not all(extension_of(package / name).is_file() for name in sources):
-        raise _stale("some compiled modules are missing")
-    return True
+    if digests(known, package) != known:
+        raise _stale("compiled modules are not as they were built")
+    return bool(known)
+
+
+def _record(package: Path) -> dict[str, dict[str, str]]:
+    """Return what this interpreter's modules were made of; nothing where there are none."""
+    path = package / RECORD
+    if path.is_file():
+        record: dict[str, dict[str, str]] = json.loads(path.read_text("utf-8")).get(suffix(), {})
+        if record:
+            return record
+    return {"sources": {}, "modules": {}}
 
 
 def _stale(why: str) -> Conflict:

@@ -22,7 +22,7 @@ ROOMS = ("base", "cli", "sdk", "wire")
 SERVER = ("uvicorn", "h11")  # pure Python both
 NEEDS = ("bittensor-core", "click", "cryptography", "fastapi", "httpx", "pydantic")
 _FOLDER = "/opt/chutes-dev"
-_SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc")
+_SKIPPED = shutil.ignore_patterns("__pycache__", "*.pyc", "*.so")  # for any interpreter
 _START = (
     "import sys; sys.path.insert(0, '/opt/chutes-dev'); "
     "from chutes_core.cli.main import main; sys.exit(main())"

@@ -84,8 +84,8 @@ class JobSocket:
         return ProtocolError("connection_lost", "the job's connection was cut")
 
 
-async def dial(host: str, port: int) -> JobSocket:
-    """Connect to a port.
+async def connect(host: str, port: int) -> socket.socket:
+    """Return a socket that is connected to a port.
 
     Raises:
         OSError: nothing listens there.
@@ -98,4 +98,13 @@ async def dial(host: str, port: int) -> JobSocket:
     except BaseException:
         sock.close()
         raise
-    return JobSocket(sock)
+    return sock
+
+
+async def dial(host: str, port: int) -> JobSocket:
+    """Connect to a port.
+
+    Raises:
+        OSError: nothing listens there.
+    """
+    return JobSocket(await connect(host, port))

@@ -5,6 +5,8 @@ with the headers of this hop; what it answers is what h11 could read in one way 
 """
 
 import asyncio
+import contextlib
+import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
@@ -42,20 +44,23 @@ class Answer:
 class ServerEnd:
     """The chute's own server, as an end of a bridge: however its connection ends, that is its end.
 
-    What is sent to one that takes nothing more is dropped, for its END is on its way.
+    What is sent to one that takes nothing more is dropped, for its END is on its way. A plain
+    socket, as in job_socket: what the server said before it closed is read, whatever became of what
+    was sent to it.
     """
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._loop = asyncio.get_running_loop()
         self._ended = False
+        self._deaf = False  # it takes no more
 
     async def receive(self) -> bytes | None:
         """Return what came; None once, at the connection's end."""
         if self._ended:
             await asyncio.Event().wait()
         try:
-            data = await self._reader.read(PIECE_BYTES)
+            data = await self._loop.sock_recv(self._sock, PIECE_BYTES)
         except OSError:
             data = b""
         self._ended = not data
@@ -63,25 +68,25 @@ class ServerEnd:
 
     async def send(self, data: bytes) -> None:
         """Write it, unless nobody takes it any more."""
-        if self._ended or self._writer.is_closing():
+        if self._ended or self._deaf:
             return
         try:
-            self._writer.write(data)
-            await self._writer.drain()
+            await self._loop.sock_sendall(self._sock, data)
         except OSError:
-            return
+            self._deaf = True
 
     async def send_end(self) -> None:
         """Close: who called sends no more, which no websocket goes on after."""
         self.close()
 
     def close(self) -> None:
-        """Close once what was sent has left."""
-        self._writer.close()
+        """Close both directions: what was sent still leaves, and `receive` comes to the end."""
+        with contextlib.suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def abort(self) -> None:
-        """Cut the connection, unless it is closed."""
-        self._writer.transport.abort()
+        """Close the connection, which nothing waits on any more; done twice it is done once."""
+        self._sock.close()
 
 
 class Nonsense(Exception):

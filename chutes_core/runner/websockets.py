@@ -12,9 +12,12 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import anyio
+
 from chutes_core.base.clock import Clock
 from chutes_core.base.errors import ProtocolError, Unavailable
 from chutes_core.runner.asgi import response_head
+from chutes_core.runner.job_socket import connect
 from chutes_core.runner.link import Link
 from chutes_core.runner.passthrough import LOOPBACK, Answer, Nonsense, Passthrough, ServerEnd, ask
 from chutes_core.wire.bridge import carry
@@ -90,13 +93,12 @@ class Websocket:
 
     async def _to(self, way: Passthrough) -> None:
         try:
-            reader, writer = await asyncio.wait_for(
-                asyncio.open_connection(LOOPBACK, way.port), DIAL_S
-            )
-        except (OSError, asyncio.TimeoutError):
+            with anyio.fail_after(DIAL_S):
+                sock = await connect(LOOPBACK, way.port)
+        except OSError:  # TimeoutError is one
             await self._unreachable(way)
             return
-        server = self._server = ServerEnd(reader, writer)
+        server = self._server = ServerEnd(sock)
         try:
             answer = await self._handshake(way, server)
             if answer is not None:

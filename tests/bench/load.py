@@ -231,7 +231,7 @@ class _Caller(asyncio.Protocol):
             assert self._missing >= 0, "more than was promised"
             if self._missing == 0:
                 self._answered(b"".join(self._parts))
-        elif data.endswith(b"\r\n\r\n") and b"".join(self._parts[-3:]).endswith(b"0\r\n\r\n"):
+        elif b"".join(self._parts[-8:]).endswith(b"0\r\n\r\n"):
             self._answered(_dechunked(b"".join(self._parts)))
 
     def _answered(self, body: bytes) -> None:

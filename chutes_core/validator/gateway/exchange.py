@@ -102,7 +102,7 @@ class Exchange:
                     await reply.chunk(frame.payload)
                 elif frame.kind is FrameKind.END:
                     reply.check_whole()
-                    self._ended = True
+                    self._ended = self._call.upgrade is None  # else its runner closes behind it
                     return Ending("chute_error" if head.status >= 500 else "ok", whole=True)
                 elif frame.kind is FrameKind.ERROR:
                     return Ending("chute_error", whole=False)

@@ -43,13 +43,14 @@ class Syncer:
         """Sync in the calling thread; False once any sync has failed."""
         with self._lock:
             while not self.failed:
+                retired = len(self._fds) > 1  # before the sync, for the loop may rotate behind it
                 try:
                     _make_durable(self._fds[0])
                     self._sync_directory()
                 except OSError:
                     self.failed = True
                     break
-                if len(self._fds) == 1:
+                if not retired:
                     break
                 os.close(self._fds.pop(0))
         return not self.failed

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,7 @@ from chutes_core.base.clock import SystemClock
 from chutes_core.base.errors import ProtocolError
 from chutes_core.runner import passthrough, websockets
 from chutes_core.runner.executor import Executor, Service
+from chutes_core.runner.job_socket import connect
 from chutes_core.runner.passthrough import Passthrough, passthroughs
 from chutes_core.wire.frames import Frame, FrameKind
 
@@ -217,7 +219,7 @@ async def test_a_server_that_cannot_be_dialled_in_time_is_502(run, monkeypatch):
         await asyncio.Event().wait()
 
     monkeypatch.setattr(websockets, "DIAL_S", 0.05)
-    monkeypatch.setattr(asyncio, "open_connection", never)
+    monkeypatch.setattr(websockets, "connect", never)
     link = run()
     assert json.loads((await link.hears())[1])["status"] == 502
 
@@ -298,3 +300,21 @@ def test_only_passthrough_cords_by_get_are_led_anywhere():
     )
     assert passthroughs([cord(**fields) for fields in others], {}) == {}
     assert passthroughs([cord()], {"A": "b"}) == {"/talk": Passthrough(8000, "/there", {"A": "b"})}
+
+
+async def test_the_last_words_of_a_server_that_closed_are_heard_though_its_caller_goes_on():
+    """A server that refuses what is sent to it says why and closes: the caller learns that."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        end = passthrough.ServerEnd(await connect(*listening.getsockname()))
+        server, _ = listening.accept()
+        with server:
+            await end.send(b"a message that is too big")
+            server.recv(1)
+            server.sendall(b"1009")
+        for _ in range(8):  # to one that is gone
+            await end.send(bytes(64 * 1024))
+        assert await asyncio.wait_for(end.receive(), PATIENCE_S) == b"1009"
+        assert await asyncio.wait_for(end.receive(), PATIENCE_S) is None
+        end.abort()
